@@ -1,0 +1,117 @@
+"""Typed readers of environment variables; a bad value names its variable."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def bad(name: str, value: str, wanted: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{name}={value!r}: {wanted}")
+
+
+def text(name: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
+    value = os.environ.get(name, "").strip() or default
+    if choices and value not in choices:
+        raise bad(name, value, f"must be one of {', '.join(choices)}")
+    return value
+
+
+def boolean(name: str, default: bool) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if not value:
+        return default
+    if value in TRUE:
+        return True
+    if value in FALSE:
+        return False
+    raise bad(name, value, "must be true or false")
+
+
+N = TypeVar("N", int, float)
+
+
+def _number(
+    convert: Callable[[str], N], kind: str, name: str, default: N, minimum: N, maximum: N | None
+) -> N:
+    raw = os.environ.get(name, "").strip()
+    if not raw:
+        return default
+    try:
+        value = convert(raw)
+    except ValueError:
+        raise bad(name, raw, f"must be {kind}") from None
+    if not value >= minimum or (maximum is not None and value > maximum):
+        upper = "" if maximum is None else f" and at most {maximum}"
+        raise bad(name, raw, f"must be at least {minimum}{upper}")
+    return value
+
+
+def integer(name: str, default: int, *, minimum: int = 1, maximum: int | None = None) -> int:
+    return _number(int, "a whole number", name, default, minimum, maximum)
+
+
+def decimal(name: str, default: float, *, minimum: float, maximum: float | None = None) -> float:
+    return _number(float, "a number", name, default, minimum, maximum)
+
+
+def words(name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """A list separated by commas or white space."""
+    value = os.environ.get(name, "").replace(",", " ").split()
+    return tuple(value) or default
+
+
+def path(name: str, default: str) -> Path:
+    value = Path(text(name, default)).expanduser()
+    if not value.is_absolute():
+        raise bad(name, str(value), "must be an absolute path")
+    return value
+
+
+def listen(name: str, default: str) -> tuple[str, int]:
+    """`HOST:PORT`; an IPv6 host stands in brackets. Port 0 lets the system choose."""
+    return parse_listen(text(name, default), name)
+
+
+def parse_listen(value: str, name: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{value}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None or value.count("/"):
+        raise bad(name, value, "must be HOST:PORT, for example 127.0.0.1:8080")
+    return host, port
+
+
+def database(name: str) -> dict[str, Any] | None:
+    """Django's settings for a PostgreSQL URL (or conninfo string), None when not given.
+
+    Keys that libpq knows beyond user, password, host, port and dbname (sslmode, …) become OPTIONS.
+    """
+    value = text(name)
+    if not value:
+        return None
+    try:
+        info = {key: str(item) for key, item in conninfo_to_dict(value).items()}
+    except ProgrammingError as error:
+        raise ImproperlyConfigured(f"{name}: not a PostgreSQL URL: {error}") from None
+    if not info.get("dbname"):
+        raise ImproperlyConfigured(f"{name}: the URL names no database")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": info.pop("dbname"),
+        "USER": info.pop("user", ""),
+        "PASSWORD": info.pop("password", ""),
+        "HOST": info.pop("host", ""),
+        "PORT": info.pop("port", ""),
+        "OPTIONS": info,
+    }

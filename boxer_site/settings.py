@@ -1,0 +1,249 @@
+"""Django's settings, and the only reader of the environment; the README's table lists each variable."""
+
+import os
+import secrets
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+from boxer_site import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# ── Boxer ────────────────────────────────────────────────────────────────────────────────────────
+
+BOXER_HOME = env.path("BOXER_HOME", "~/.boxer")
+if len(os.fsencode(BOXER_HOME)) > 80:
+    # sun_path holds 107 bytes, and sockets of PostgreSQL and runsc lie below the home.
+    raise ImproperlyConfigured(f"BOXER_HOME={BOXER_HOME}: must not be longer than 80 bytes")
+BOXER_LISTEN = env.listen("BOXER_LISTEN", "127.0.0.1:8080")
+
+BOXER_RUNSC_PATH = env.text("BOXER_RUNSC_PATH")
+BOXER_PLATFORM = env.text("BOXER_PLATFORM", "systrap", choices=("systrap", "ptrace", "kvm"))
+BOXER_IGNORE_CGROUPS = env.boolean("BOXER_IGNORE_CGROUPS", False)
+BOXER_DNS_SERVERS = env.words("BOXER_DNS_SERVERS", ("1.1.1.1", "8.8.8.8"))
+
+BOXER_OUTPUT_LIMIT_BYTES = env.integer("BOXER_OUTPUT_LIMIT_BYTES", 10 << 20, maximum=256 << 20)
+BOXER_OUTPUT_DIR_LIMIT_BYTES = env.integer("BOXER_OUTPUT_DIR_LIMIT_BYTES", 64 << 20, minimum=4096)
+BOXER_OUTPUT_DIR_FILES_LIMIT = env.integer("BOXER_OUTPUT_DIR_FILES_LIMIT", 1024)
+BOXER_TMP_LIMIT_BYTES = env.integer("BOXER_TMP_LIMIT_BYTES", 64 << 20, minimum=4096)
+BOXER_UPLOAD_LIMIT_BYTES = env.integer("BOXER_UPLOAD_LIMIT_BYTES", 10 << 20)
+BOXER_REQUEST_LIMIT_BYTES = env.integer("BOXER_REQUEST_LIMIT_BYTES", 1 << 20, minimum=1024)
+BOXER_FILES_LIMIT = env.integer("BOXER_FILES_LIMIT", 256)
+BOXER_IMAGE_LIMIT_BYTES = env.integer("BOXER_IMAGE_LIMIT_BYTES", 10 << 30)
+
+BOXER_DEFAULT_LIMITS = {
+    "cpu_cores": env.decimal("BOXER_DEFAULT_CPU_CORES", 1.0, minimum=0.01),
+    "memory_mb": env.integer("BOXER_DEFAULT_MEMORY_MB", 256, minimum=8),
+    "wall_clock_secs": env.integer("BOXER_DEFAULT_WALL_CLOCK_SECS", 30),
+    "pids_limit": env.integer("BOXER_DEFAULT_PIDS_LIMIT", 64),
+    "nofile": env.integer("BOXER_DEFAULT_NOFILE", 256, minimum=16),
+}
+BOXER_MAX_LIMITS = {
+    "cpu_cores": env.decimal("BOXER_MAX_CPU_CORES", float(os.cpu_count() or 1), minimum=0.01),
+    "memory_mb": env.integer("BOXER_MAX_MEMORY_MB", 4096, minimum=8),
+    "wall_clock_secs": env.integer("BOXER_MAX_WALL_CLOCK_SECS", 600, maximum=86400),
+    "pids_limit": env.integer("BOXER_MAX_PIDS_LIMIT", 1024, maximum=16384),
+    "nofile": env.integer("BOXER_MAX_NOFILE", 65536, minimum=16, maximum=1048576),
+}
+for _name, _default in BOXER_DEFAULT_LIMITS.items():
+    if _default > BOXER_MAX_LIMITS[_name]:
+        raise ImproperlyConfigured(
+            f"BOXER_DEFAULT_{_name.upper()}={_default}: "
+            f"must not be above BOXER_MAX_{_name.upper()}={BOXER_MAX_LIMITS[_name]}"
+        )
+
+BOXER_WORKERS = env.integer("BOXER_WORKERS", max(4, 2 * (os.cpu_count() or 1)), maximum=256)
+BOXER_QUEUE_LIMIT = env.integer("BOXER_QUEUE_LIMIT", 1000)
+BOXER_QUEUE_WAIT_SECS = env.integer("BOXER_QUEUE_WAIT_SECS", 300)
+BOXER_PULL_TIMEOUT_SECS = env.integer("BOXER_PULL_TIMEOUT_SECS", 600)
+BOXER_TAG_TTL_SECS = env.integer("BOXER_TAG_TTL_SECS", 300, minimum=0)
+
+# ── Secrets ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _secret_key() -> str:
+    """The given key, else one made once and kept in the home.
+
+    Hosts that share a database need the same one: queue messages are signed with it.
+    """
+    given = env.text("BOXER_SECRET_KEY")
+    if given:
+        return given
+    file = BOXER_HOME / "secret_key"
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        pass
+    BOXER_HOME.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = file.with_name(f".secret_key.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(secrets.token_urlsafe(50) + "\n")
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    return file.read_text().strip()
+
+
+SECRET_KEY = _secret_key()
+
+# ── Database ─────────────────────────────────────────────────────────────────────────────────────
+
+BOXER_EMBEDDED_POSTGRES = not env.text("DATABASE_URL")
+_database = env.database("DATABASE_URL") or {
+    "ENGINE": "django.db.backends.postgresql",
+    "NAME": "boxer",
+    "USER": "postgres",
+    "HOST": str(BOXER_HOME / "postgres" / "socket"),
+    "OPTIONS": {},
+}
+# Threads of the web process come and go with requests, so its connections are pooled. Processes
+# that fork (the cluster) keep one connection each instead: a pool doesn't survive a fork.
+_pool_size = env.integer("BOXER_DB_POOL_SIZE", 0, minimum=0, maximum=200)
+if _pool_size:
+    _database["OPTIONS"]["pool"] = {"min_size": 1, "max_size": _pool_size, "timeout": 10}
+else:
+    _database["CONN_MAX_AGE"] = None
+_database["OPTIONS"].setdefault("connect_timeout", 10)
+_database["TEST"] = {"NAME": env.text("BOXER_TEST_DATABASE", "test_boxer")}
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# ── Storage of file contents ─────────────────────────────────────────────────────────────────────
+
+
+def _content_storage() -> dict[str, object]:
+    if env.text("BOXER_STORAGE", "disk", choices=("disk", "s3")) == "disk":
+        return {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {
+                "location": str(env.path("BOXER_STORAGE_DIR", str(BOXER_HOME / "contents"))),
+                "file_permissions_mode": 0o600,
+                "directory_permissions_mode": 0o700,
+            },
+        }
+    bucket = env.text("BOXER_S3_BUCKET")
+    if not bucket:
+        raise ImproperlyConfigured("BOXER_S3_BUCKET: must be given when BOXER_STORAGE=s3")
+    options: dict[str, object] = {
+        "bucket_name": bucket,
+        "location": env.text("BOXER_S3_PREFIX"),
+        "endpoint_url": env.text("BOXER_S3_ENDPOINT_URL") or None,
+        "region_name": env.text("BOXER_S3_REGION") or None,
+        "access_key": env.text("BOXER_S3_ACCESS_KEY") or None,
+        "secret_key": env.text("BOXER_S3_SECRET_KEY") or None,
+        "file_overwrite": True,
+        "default_acl": None,
+        "querystring_auth": False,
+    }
+    return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+
+
+STORAGES = {
+    "default": _content_storage(),
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+# ── Django ───────────────────────────────────────────────────────────────────────────────────────
+
+DEBUG = False
+ALLOWED_HOSTS = list(env.words("BOXER_ALLOWED_HOSTS", ("*",)))
+ROOT_URLCONF = "boxer_site.urls"
+ASGI_APPLICATION = "boxer_site.asgi.application"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_q",
+    "filestore",
+    "executions",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+# The web server has refused larger bodies already (boxer_site/asgi.py); files stream to disk.
+DATA_UPLOAD_MAX_MEMORY_SIZE = None
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+LOG_LEVEL = env.text("BOXER_LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "boxer_site": {"level": LOG_LEVEL},
+        "executions": {"level": LOG_LEVEL},
+        "filestore": {"level": LOG_LEVEL},
+        # One line per message and process at INFO: too much for the path of a run.
+        "django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+    },
+}
+
+# ── REST ─────────────────────────────────────────────────────────────────────────────────────────
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["boxer_site.authentication.AnonymousAccess"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["executions.api.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "boxer_site.errors.exception_handler",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest_framework.negotiation.DefaultContentNegotiation",
+    "UNAUTHENTICATED_USER": None,
+}
+
+# ── Queue ────────────────────────────────────────────────────────────────────────────────────────
+
+# The longest run: pulling, the wall clock, and booting, collecting and storing around them.
+_longest_run = BOXER_PULL_TIMEOUT_SECS + int(BOXER_MAX_LIMITS["wall_clock_secs"]) + 120
+Q_CLUSTER = {
+    "name": "boxer",
+    "orm": "default",
+    "broker_class": "executions.broker.ListenBroker",
+    "workers": BOXER_WORKERS,
+    "timeout": _longest_run,
+    "retry": _longest_run + 60,
+    "ack_failures": True,
+    "save_limit": -1,
+    "recycle": 5000,
+    "scheduler": False,
+    "log_level": "WARNING",
+}

@@ -1,0 +1,84 @@
+"""Domain errors; each class carries a code. What HTTP makes of them is boxer_site/errors.py."""
+
+
+class BoxerError(Exception):
+    """Anything that Boxer itself says no to. `code` is stable; the message is for people."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, exec_id: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.exec_id = exec_id
+
+
+class InvalidRequest(BoxerError):
+    """The request can't be run as it stands. `fields` names what is wrong where it is known."""
+
+    code = "invalid"
+
+    def __init__(self, message: str, *, fields: dict[str, list[str]] | None = None) -> None:
+        super().__init__(message)
+        self.fields = fields or {}
+
+
+class InvalidReference(InvalidRequest):
+    """Not the name of an image that a registry could serve."""
+
+    code = "invalid_image"
+
+
+class InputNotFound(InvalidRequest):
+    """A path in `files` that its owner has no file at."""
+
+    code = "file_not_found"
+
+
+class InputRefused(InvalidRequest):
+    """A path in `files` that is reserved, or collides with another."""
+
+    code = "file_refused"
+
+
+class NetworkUnavailable(InvalidRequest):
+    """A network mode that this installation doesn't offer."""
+
+    code = "network_unavailable"
+
+
+class ServiceBusy(BoxerError):
+    """Nothing was accepted, or no answer came in time; try again after `retry_after` seconds."""
+
+    code = "busy"
+
+    def __init__(self, message: str, *, retry_after: int = 5, exec_id: str = "") -> None:
+        super().__init__(message, exec_id=exec_id)
+        self.retry_after = retry_after
+
+
+class QueueFull(ServiceBusy):
+    code = "queue_full"
+
+
+class NoWorker(ServiceBusy):
+    code = "no_worker"
+
+
+class StillQueued(ServiceBusy):
+    """The wait for a worker was longer than BOXER_QUEUE_WAIT_SECS; the execution was withdrawn."""
+
+    code = "queue_timeout"
+
+
+class WallClockExceeded(BoxerError):
+    code = "timed_out"
+
+
+class OutputLimitExceeded(BoxerError):
+    code = "output_limit"
+
+
+class InfraError(BoxerError):
+    """The run failed, and not for anything the program did."""
+
+    code = "infra_error"

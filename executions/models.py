@@ -1,0 +1,171 @@
+"""Executions with their inputs and output, and the worker hosts that run them."""
+
+import secrets
+import uuid
+from typing import TYPE_CHECKING, Self
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from filestore.models import Blob
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+
+
+class Status(models.TextChoices):
+    """Where an execution is."""
+
+    QUEUED = "queued"
+    PULLING = "pulling", "pulling: claimed, its image and sandbox are being prepared"
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = (Status.QUEUED, Status.PULLING, Status.RUNNING)
+CLAIMED = (Status.PULLING, Status.RUNNING)
+
+
+class Outcome(models.TextChoices):
+    """What became of the program; infra_error says nothing about the program."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_LIMIT = "output_limit"
+    INFRA_ERROR = "infra_error"
+
+
+class Network(models.TextChoices):
+    NONE = "none"
+    SANDBOX = "sandbox"
+    HOST = "host"
+
+
+def new_exec_id() -> str:
+    return f"boxer-{secrets.token_hex(10)}"
+
+
+class WorkerHost(models.Model):
+    """One start of the workers of one home; its pusher and keeper renew `seen_at` as they live."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=255, help_text="Host name.")
+    workers = models.PositiveIntegerField(help_text="Runs at a time.")
+    started_at = models.DateTimeField(auto_now_add=True)
+    seen_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id})"
+
+
+class ExecutionQuerySet(models.QuerySet["Execution"]):
+    def visible_to(self, user: "AbstractBaseUser | AnonymousUser") -> Self:
+        """The executions that `user` may see: their own."""
+        return self.filter(owner_id=user.pk)
+
+    def unfinished(self) -> Self:
+        return self.filter(status__in=UNFINISHED)
+
+
+class Execution(models.Model):
+    """A command in an image: what was asked, under which limits, and how it ended.
+
+    `status` is written by executions/services.py alone.
+    """
+
+    exec_id = models.CharField(max_length=32, unique=True, default=new_exec_id, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    image = models.CharField(max_length=1024, help_text="As requested.")
+    cmd = ArrayField(models.TextField())
+    env = ArrayField(models.TextField(), default=list)
+    cwd = models.CharField(max_length=4096, default="/")
+    network = models.CharField(max_length=8, choices=Network, default=Network.NONE)
+    persist = models.BooleanField(default=False)
+
+    cpu_cores = models.FloatField()
+    memory_mb = models.PositiveIntegerField(help_text="MiB.")
+    pids_limit = models.PositiveIntegerField()
+    wall_clock_secs = models.PositiveIntegerField()
+    nofile = models.PositiveIntegerField()
+
+    status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
+    outcome = models.CharField(max_length=14, choices=Outcome, blank=True, default="")
+    exit_code = models.IntegerField(null=True)
+    signal = models.PositiveSmallIntegerField(null=True)
+    error = models.TextField(blank=True, default="", help_text="What went wrong with infra_error.")
+    image_digest = models.CharField(max_length=128, blank=True, default="")
+
+    message_id = models.BigIntegerField(null=True, help_text="Its row in django-q2's queue.")
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="How often it was claimed.")
+    host = models.ForeignKey(WorkerHost, null=True, on_delete=models.SET_NULL)
+    worker = models.CharField(max_length=64, blank=True, default="")
+    claimed_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    queue_ms = models.PositiveIntegerField(null=True, help_text="Submitted until claimed.")
+    pull_ms = models.PositiveIntegerField(null=True, help_text="Getting the image.")
+    start_ms = models.PositiveIntegerField(null=True, help_text="Booting the sandbox.")
+    wall_ms = models.PositiveIntegerField(null=True, help_text="The command, start to end.")
+    cpu_ms = models.PositiveIntegerField(null=True)
+    max_memory_bytes = models.PositiveBigIntegerField(null=True)
+    left_out = models.JSONField(
+        default=list, help_text="What lay in /output and wasn't stored: path and reason."
+    )
+
+    objects = ExecutionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["owner", "-id"], name="executions_of_an_owner"),
+            models.Index(
+                fields=["status"],
+                condition=Q(status__in=["queued", "pulling", "running"]),
+                name="unfinished_executions",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status="finished") ^ Q(outcome=""), name="finished_has_an_outcome"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.exec_id
+
+
+class ExecutionInput(models.Model):
+    """One of `files`: which contents stood at the path when the run was submitted.
+
+    `blob` is let go when the run has ended, unless it was asked to persist.
+    """
+
+    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="inputs")
+    path = models.CharField(max_length=4096)
+    sha256 = models.CharField(max_length=64)
+    size = models.PositiveBigIntegerField(help_text="Bytes.")
+    blob = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT)
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class ExecutionOutput(models.Model):
+    """What the program printed, as bytes, apart from the rows that lists read."""
+
+    execution = models.OneToOneField(
+        Execution, on_delete=models.CASCADE, primary_key=True, related_name="output"
+    )
+    stdout = models.BinaryField(default=b"")
+    stderr = models.BinaryField(default=b"")
+
+    def __str__(self) -> str:
+        return f"output of {self.execution_id}"
