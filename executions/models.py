@@ -100,6 +100,7 @@ class Execution(models.Model):
     exit_code = models.IntegerField(null=True)
     signal = models.PositiveSmallIntegerField(null=True)
     error = models.TextField(blank=True, default="", help_text="What went wrong with infra_error.")
+    error_code = models.CharField(max_length=32, blank=True, default="")
     image_digest = models.CharField(max_length=128, blank=True, default="")
 
     message_id = models.BigIntegerField(null=True, help_text="Its row in django-q2's queue.")
