@@ -1,15 +1,29 @@
 """Domain errors; each class carries a code. What HTTP makes of them is boxer_site/errors.py."""
 
+from collections.abc import Mapping
+
 
 class BoxerError(Exception):
-    """Anything that Boxer itself says no to. `code` is stable; the message is for people."""
+    """Anything that Boxer itself says no to. `code` is stable; the message is for people.
+
+    `details` is what else an answer may tell, for example what a stopped program had printed.
+    """
 
     code = "error"
 
-    def __init__(self, message: str, *, exec_id: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        exec_id: str = "",
+        code: str = "",
+        details: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.exec_id = exec_id
+        self.code = code or self.code
+        self.details = dict(details or {})
 
 
 class InvalidRequest(BoxerError):
@@ -17,8 +31,15 @@ class InvalidRequest(BoxerError):
 
     code = "invalid"
 
-    def __init__(self, message: str, *, fields: dict[str, list[str]] | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        exec_id: str = "",
+        code: str = "",
+        fields: dict[str, list[str]] | None = None,
+    ) -> None:
+        super().__init__(message, exec_id=exec_id, code=code)
         self.fields = fields or {}
 
 
@@ -51,8 +72,10 @@ class ServiceBusy(BoxerError):
 
     code = "busy"
 
-    def __init__(self, message: str, *, retry_after: int = 5, exec_id: str = "") -> None:
-        super().__init__(message, exec_id=exec_id)
+    def __init__(
+        self, message: str, *, retry_after: int = 5, exec_id: str = "", code: str = ""
+    ) -> None:
+        super().__init__(message, exec_id=exec_id, code=code)
         self.retry_after = retry_after
 
 

@@ -56,8 +56,10 @@ class WorkerHost(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=255, help_text="Host name.")
     workers = models.PositiveIntegerField(help_text="Runs at a time.")
+    runsc_version = models.CharField(max_length=64, blank=True, default="")
     started_at = models.DateTimeField(auto_now_add=True)
     seen_at = models.DateTimeField(db_index=True)
+    stopped_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})"
@@ -86,6 +88,7 @@ class Execution(models.Model):
     cmd = ArrayField(models.TextField())
     env = ArrayField(models.TextField(), default=list)
     cwd = models.CharField(max_length=4096, default="/")
+    files = ArrayField(models.TextField(), default=list)
     network = models.CharField(max_length=8, choices=Network, default=Network.NONE)
     persist = models.BooleanField(default=False)
 
