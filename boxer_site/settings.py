@@ -138,6 +138,8 @@ def _content_storage() -> dict[str, object]:
         "file_overwrite": True,
         "default_acl": None,
         "querystring_auth": False,
+        # What is read back lies in a temporary file, not in memory.
+        "max_memory_size": 1 << 20,
     }
     return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
 
