@@ -13,10 +13,13 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # ── Boxer ────────────────────────────────────────────────────────────────────────────────────────
 
 BOXER_HOME = env.path("BOXER_HOME", "~/.boxer")
-if len(os.fsencode(BOXER_HOME)) > 80:
+if len(os.fsencode(BOXER_HOME)) > 76:
     # sun_path holds 107 bytes, and sockets of PostgreSQL and runsc lie below the home.
-    raise ImproperlyConfigured(f"BOXER_HOME={BOXER_HOME}: must not be longer than 80 bytes")
+    raise ImproperlyConfigured(f"BOXER_HOME={BOXER_HOME}: must not be longer than 76 bytes")
 BOXER_LISTEN = env.listen("BOXER_LISTEN", "127.0.0.1:8080")
+BOXER_ANONYMOUS_ANYWHERE = env.boolean("BOXER_ANONYMOUS_ANYWHERE", False)
+# Which start of the workers a process belongs to; `up` and `worker` tell their parts.
+BOXER_WORKER_HOST_ID = env.text("BOXER_WORKER_HOST_ID")
 
 BOXER_RUNSC_PATH = env.text("BOXER_RUNSC_PATH")
 BOXER_PLATFORM = env.text("BOXER_PLATFORM", "systrap", choices=("systrap", "ptrace", "kvm"))

@@ -1,0 +1,43 @@
+"""Fixtures that many tests use."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+
+from boxer_site.embedded_postgres import EmbeddedPostgres
+from tests.environment import HOME
+
+pytest_plugins = ["tests.fixtures_images"] if find_spec("tests.fixtures_images") else []
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """The suite's PostgreSQL, on the socket that the settings name."""
+    with EmbeddedPostgres(HOME, throwaway=True).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    postgres: EmbeddedPostgres, django_db_modify_db_settings_parallel_suffix: None
+) -> None:
+    """A test database is made when PostgreSQL runs."""
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """It goes with its whole cluster; dropping it would only trip over open connections."""
+    return True
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return get_user_model().objects.create_user("alice")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return get_user_model().objects.create_user("bob")
