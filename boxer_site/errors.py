@@ -19,11 +19,20 @@ from executions.errors import (
     ServiceBusy,
     WallClockExceeded,
 )
-from filestore.errors import BadPath, FileMissing, FilestoreError, TooLarge
+from filestore.errors import (
+    BadPath,
+    BadUpload,
+    BlobGone,
+    FileMissing,
+    FilestoreError,
+    StorageFailed,
+    TooLarge,
+)
 
 logger = logging.getLogger(__name__)
 
-UNAVAILABLE_RETRY_SECS = 5
+RETRY_SECS = 5
+"""Told with every 503 that knows no better."""
 
 # The first class that fits decides; an error of ours that no line knows is a 500.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -32,8 +41,11 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (WallClockExceeded, 408),
     (OutputLimitExceeded, 507),
     (BadPath, 400),
+    (BadUpload, 400),
     (FileMissing, 404),
     (TooLarge, 413),
+    (BlobGone, 503),
+    (StorageFailed, 503),
 )
 
 TITLES = {400: "Bad request", 403: "Forbidden", 404: "Not found", 500: "Internal error"}
@@ -57,12 +69,22 @@ def error_response(
     error: str,
     code: str,
     *,
+    retry_after: int = 0,
     headers: Mapping[str, str] | None = None,
-    **more: object,
+    exec_id: str = "",
+    fields: Mapping[str, list[str]] | None = None,
+    details: Mapping[str, object] | None = None,
 ) -> JsonResponse:
-    """`more` is left out where it is empty."""
-    body = {"error": error, "code": code} | {key: value for key, value in more.items() if value}
-    return JsonResponse(body, status=status, headers=dict(headers or {}))
+    """The one shape; `exec_id` and `fields` are left out where they are empty."""
+    body: dict[str, object] = {"error": error, "code": code}
+    if exec_id:
+        body["exec_id"] = exec_id
+    if fields:
+        body["fields"] = fields
+    response = JsonResponse(body | dict(details or {}), status=status, headers=dict(headers or {}))
+    if status == 503:
+        response["Retry-After"] = str(retry_after or RETRY_SECS)
+    return response
 
 
 def exception_handler(exc: Exception, _context: Mapping[str, Any]) -> HttpResponse:
@@ -77,7 +99,8 @@ def response_to(exc: Exception) -> JsonResponse:
         case BoxerError():
             return _boxer_error(exc)
         case FilestoreError():
-            return error_response(_status(exc), exc.message, exc.code)
+            fields = {exc.field: [exc.message]} if isinstance(exc, BadUpload) else {}
+            return error_response(_status(exc), exc.message, exc.code, fields=fields)
         case exceptions.ValidationError():
             return _validation_error(exc)
         case exceptions.APIException():
@@ -101,26 +124,21 @@ def _status(exc: Exception) -> int:
 
 
 def _boxer_error(exc: BoxerError) -> JsonResponse:
-    headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, ServiceBusy) else {}
-    fields = exc.fields if isinstance(exc, InvalidRequest) else {}
     return error_response(
         _status(exc),
         exc.message,
         exc.code,
-        headers=headers,
+        retry_after=exc.retry_after if isinstance(exc, ServiceBusy) else 0,
         exec_id=exc.exec_id,
-        fields=fields,
-        **exc.details,
+        fields=exc.fields if isinstance(exc, InvalidRequest) else {},
+        details=exc.details,
     )
 
 
 def _unavailable(exc: Exception) -> JsonResponse:
     # The message of a database error can hold addresses and queries: for the log alone.
     logger.warning("The database can't be used: %s", exc)
-    headers = {"Retry-After": str(UNAVAILABLE_RETRY_SECS)}
-    return error_response(
-        503, "The service can't reach its database; try again.", "unavailable", headers=headers
-    )
+    return error_response(503, "The service can't reach its database; try again.", "unavailable")
 
 
 def _api_exception(exc: exceptions.APIException) -> JsonResponse:
