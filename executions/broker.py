@@ -16,19 +16,19 @@ A message whose taker died shows up again after it."""
 
 _ENQUEUE = f"""
     WITH message AS (
-        INSERT INTO {OrmQ._meta.db_table} (key, payload, lock) VALUES (%s, %s, now()) RETURNING id
+        INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, now()) RETURNING id
     )
     SELECT id, pg_notify('{CHANNEL}', '') FROM message
 """  # noqa: S608 (both names are constants)
 
-_TAKE = f"""
-    UPDATE {OrmQ._meta.db_table} SET lock = now() + %s
+_TAKE = """
+    UPDATE django_q_ormq SET lock = now() + %s
     WHERE id = (
-        SELECT id FROM {OrmQ._meta.db_table}
+        SELECT id FROM django_q_ormq
         WHERE key = %s AND lock <= now() ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
     )
     RETURNING id, payload
-"""  # noqa: S608
+"""
 
 
 class ListenBroker(ORM):  # type: ignore[misc]

@@ -7,11 +7,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django_q.brokers import get_broker
-from django_q.conf import Conf
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 
@@ -158,7 +157,7 @@ def _hold_inputs(owner_id: int, request: RunRequest) -> None:
     )
 
 
-_CLAIM = f"""
+_CLAIM = """
     WITH claimed AS (
         UPDATE executions_execution SET
             status = 'pulling', attempts = attempts + 1, claimed_at = now(),
@@ -167,11 +166,11 @@ _CLAIM = f"""
         WHERE exec_id = %s AND status = 'queued'
         RETURNING *
     ), taken AS (
-        DELETE FROM {OrmQ._meta.db_table} USING claimed
-        WHERE {OrmQ._meta.db_table}.id = claimed.message_id
+        DELETE FROM django_q_ormq USING claimed
+        WHERE django_q_ormq.id = claimed.message_id
     )
     SELECT * FROM claimed
-"""  # noqa: S608 (the table's name is django-q2's)
+"""
 
 
 def claim(*, exec_id: str, host_id: str, worker: str) -> Execution | None:

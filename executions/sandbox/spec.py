@@ -8,6 +8,8 @@ from pathlib import Path
 class SandboxError(Exception):
     """Something of ours failed: a tool, a mount, a cgroup, a registry. Never the program's doing."""
 
+    code = "infra_error"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -60,6 +62,8 @@ class End(enum.StrEnum):
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
     OUTPUT_LIMIT = "output_limit"
+    INTERRUPTED = "interrupted"
+    """Ended from outside: the service stops, or somebody cancelled it."""
     BROKEN = "infra_error"
     """The sandbox died of something that is none of the above."""
 

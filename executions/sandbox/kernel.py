@@ -1,0 +1,72 @@
+"""Linux calls that Python's library lacks: mount, umount, prctl."""
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# From <sys/mount.h> and <sys/prctl.h>.
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+    """mount(2). Raises OSError."""
+    _check(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            kind.encode(),
+            ctypes.c_ulong(flags),
+            os.fsencode(options),
+        ),
+        f"mounting {kind} on {target}",
+    )
+
+
+def unmount(target: Path, *, lazy: bool = False) -> None:
+    """umount2(2), never through a symbolic link. Raises OSError."""
+    flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
+    _check(_libc.umount2(os.fsencode(target), flags), f"unmounting {target}")
+
+
+def mounts_below(directory: Path) -> list[Path]:
+    """Mount points beneath a directory, innermost first (see proc_pid_mountinfo(5))."""
+    prefix = f"{directory}/"
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [_unescape(line.split(" ", 5)[4]) for line in lines]
+    return [Path(point) for point in reversed(points) if point.startswith(prefix)]
+
+
+def _unescape(field: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, character)
+    return field
+
+
+def become_subreaper() -> None:
+    """Orphans among our descendants become our children, so that we can reap them ourselves."""
+    _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a child subreaper")
+
+
+def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> None:
+    """Get a signal when the parent dies; at once if it has died already."""
+    _check(
+        _libc.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0), "setting the parent's signal"
+    )
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal_number)

@@ -1,0 +1,27 @@
+"""Waiting for a host process without polling: subprocess' own time-out looks every 50 ms."""
+
+import contextlib
+import os
+import select
+import subprocess
+from collections.abc import Sequence
+from typing import IO
+
+
+def run(argv: Sequence[str], *, stderr: IO[bytes], timeout: float) -> int:
+    """Run a command that reads and prints nothing; its exit code. Raises OSError, TimeoutExpired.
+
+    After a time-out the command (not what it started) is ended and reaped.
+    """
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(argv, stdin=nothing, stdout=nothing, stderr=stderr)
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        if not select.select([pidfd], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(argv[0], timeout)
+        return process.wait()
+    finally:
+        os.close(pidfd)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()

@@ -1,0 +1,133 @@
+"""The only caller of the runsc binary: boots a sandbox, names the command that executes in it."""
+
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from executions.sandbox import processes
+from executions.sandbox.spec import SandboxError
+
+BOOT_TIMEOUT_SECS = 30.0
+VERSION_TIMEOUT_SECS = 10.0
+
+# Enters the sandbox's cgroup, then becomes runsc: what runsc starts is born inside, the limits hold
+# from its first moment. The shell is the host's busybox and the script is fixed.
+_ENTER = 'for door in $1; do echo 0 > "$door" || exit 125; done; shift; exec "$@"'
+
+
+class RunscError(SandboxError):
+    """runsc is missing or failed; the message has the end of what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runsc:
+    """How to call runsc: its binary, the platform, and the directory of its state."""
+
+    binary: str
+    platform: str
+    state: Path
+    busybox: str = "busybox"
+
+    def version(self) -> str:
+        """For example `release-20240729.0` or `0.0~20240729.0`. Raises RunscError."""
+        try:
+            done = subprocess.run(
+                [self.binary, "--version"],
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=VERSION_TIMEOUT_SECS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RunscError(f"{self.binary} --version: {error}") from error
+        found = re.search(rb"version (\S+)", done.stdout)
+        if not found:
+            raise RunscError(f"{self.binary} --version: {_tail(done.stderr or done.stdout)}")
+        return found[1].decode(errors="replace")
+
+    def boot(
+        self,
+        sandbox_id: str,
+        bundle: Path,
+        config: dict[str, Any],
+        *,
+        network: str,
+        doors: Sequence[str],
+    ) -> int:
+        """Create and start a sandbox from inside the cgroup behind `doors`; the pid of its kernel.
+
+        Its first process must be one that waits. Raises RunscError; then processes may be left in
+        the cgroup and files in `state`, which are the caller's to remove.
+        """
+        (bundle / "config.json").write_text(json.dumps(config))
+        pid_file = bundle / "pid"
+        command = [
+            *self._flags(network),
+            "run",
+            "--detach",
+            f"--bundle={bundle}",
+            f"--pid-file={pid_file}",
+            sandbox_id,
+        ]
+        if doors:
+            command = [self.busybox, "sh", "-c", _ENTER, "enter", " ".join(doors), *command]
+        said = bundle / "boot.log"
+        # To a file, not a pipe: the sandbox keeps what it is given, and a pipe would never end.
+        with said.open("wb") as log:
+            try:
+                code = processes.run(command, stderr=log, timeout=BOOT_TIMEOUT_SECS)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise RunscError(f"booting a sandbox: {error}: {_tail(_read(said))}") from error
+        if code != 0:
+            raise RunscError(f"booting a sandbox: runsc exited {code}: {_tail(_read(said))}")
+        return int(pid_file.read_text())
+
+    def exec_command(self, sandbox_id: str, process_file: Path) -> list[str]:
+        """argv that executes a process in a booted sandbox and exits with its code."""
+        return [*self._flags("none"), "exec", f"--process={process_file}", sandbox_id]
+
+    def processes(self, sandbox_id: str) -> list[int]:
+        """Pids of a sandbox's kernel and gofer, as runsc's state names them; [] when unknown."""
+        container, *_ = self._state_files(sandbox_id)
+        try:
+            state = json.loads((self.state / container).read_text())
+            return [int(state["sandbox"]["pid"]), int(state["goferPid"])]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def forget(self, sandbox_id: str) -> None:
+        """Remove the state of a sandbox whose processes are gone."""
+        for name in self._state_files(sandbox_id):
+            with contextlib.suppress(FileNotFoundError):
+                (self.state / name).unlink()
+
+    @staticmethod
+    def _state_files(sandbox_id: str) -> Sequence[str]:
+        name = f"{sandbox_id}_sandbox:{sandbox_id}"
+        return (f"{name}.state", f"{name}.lock", f"runsc-{sandbox_id}.sock")
+
+    def _flags(self, network: str) -> list[str]:
+        # Its cgroups are ours (cgroups.py); no overlay of its own, since the root is read-only.
+        return [
+            self.binary,
+            f"--root={self.state}",
+            f"--platform={self.platform}",
+            f"--network={network}",
+            "--ignore-cgroups",
+            "--overlay2=none",
+        ]
+
+
+def _read(file: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return file.read_bytes()
+    return b""
+
+
+def _tail(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return " | ".join(lines[-3:])[-500:] or "it said nothing"
