@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions, serializers
+from rest_framework.exceptions import ErrorDetail
 from rest_framework.views import set_rollback
 
 from executions.errors import (
@@ -21,7 +22,6 @@ from executions.errors import (
 )
 from filestore.errors import (
     BadPath,
-    BadUpload,
     BlobGone,
     FileMissing,
     FilestoreError,
@@ -41,7 +41,6 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (WallClockExceeded, 408),
     (OutputLimitExceeded, 507),
     (BadPath, 400),
-    (BadUpload, 400),
     (FileMissing, 404),
     (TooLarge, 413),
     (BlobGone, 503),
@@ -99,8 +98,7 @@ def response_to(exc: Exception) -> JsonResponse:
         case BoxerError():
             return _boxer_error(exc)
         case FilestoreError():
-            fields = {exc.field: [exc.message]} if isinstance(exc, BadUpload) else {}
-            return error_response(_status(exc), exc.message, exc.code, fields=fields)
+            return error_response(_status(exc), exc.message, exc.code)
         case exceptions.ValidationError():
             return _validation_error(exc)
         case exceptions.APIException():
@@ -147,11 +145,10 @@ def _api_exception(exc: exceptions.APIException) -> JsonResponse:
         headers["WWW-Authenticate"] = str(challenge)
     if wait := getattr(exc, "wait", None):
         headers["Retry-After"] = str(int(wait) or 1)
-    detail = exc.detail
-    if not isinstance(detail, str):
-        detail = exc.default_detail
-    code = getattr(detail, "code", exc.default_code)
-    return error_response(exc.status_code, str(detail), str(code), headers=headers)
+    detail = exc.detail if isinstance(exc.detail, ErrorDetail) else None
+    error = detail or exc.default_detail or "The request failed."
+    code = detail.code if detail else exc.default_code
+    return error_response(exc.status_code, str(error), str(code), headers=headers)
 
 
 def _validation_error(exc: exceptions.ValidationError) -> JsonResponse:

@@ -1,4 +1,4 @@
-"""Django's settings, and the only reader of the environment; the README's table lists each variable."""
+"""Django's settings, the only reader of the environment; the README has a table of the variables."""
 
 import os
 import secrets
@@ -174,7 +174,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "boxer_site.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -196,6 +196,7 @@ TEMPLATES = [
     },
 ]
 APPEND_SLASH = False
+CSRF_FAILURE_VIEW = "boxer_site.errors.csrf_failure"
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
@@ -210,6 +211,12 @@ LOG_LEVEL = env.text("BOXER_LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNI
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {
+        "traceback": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: bool(record.exc_info),
+        },
+    },
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
@@ -217,6 +224,8 @@ LOGGING = {
         "boxer_site": {"level": LOG_LEVEL},
         "executions": {"level": LOG_LEVEL},
         "filestore": {"level": LOG_LEVEL},
+        # A line for each 4xx and 503 says nothing that an access log doesn't; exceptions do.
+        "django.request": {"filters": ["traceback"]},
         # One line per message and process at INFO: too much for the path of a run.
         "django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
     },
@@ -233,6 +242,25 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "boxer_site.errors.exception_handler",
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest_framework.negotiation.DefaultContentNegotiation",
     "UNAUTHENTICATED_USER": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Boxer API",
+    "VERSION": "1.0",
+    "DESCRIPTION": (
+        "Sandbox execution service: pull any container image, run any command in it inside gVisor."
+    ),
+    "LICENSE": {"name": "MIT"},
+    "TAGS": [{"name": "files"}, {"name": "system"}, {"name": "execution"}],
+    # No page loads anything from another host; Swagger UI would ask its maker's validator.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
+    "REDOC_DIST": "SIDECAR",
+    # Enums stay where they are used: components are the shapes of requests and answers alone.
+    "POSTPROCESSING_HOOKS": ["boxer_site.schema.complete"],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "AUTHENTICATION_WHITELIST": [],
 }
 
 # ── Queue ────────────────────────────────────────────────────────────────────────────────────────

@@ -1,3 +1,19 @@
 """Every route."""
 
-urlpatterns: list[object] = []
+from django.urls import URLPattern, URLResolver, include, path
+
+from boxer_site import docs
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", include("executions.api.urls")),
+    path("", include("filestore.api.urls")),
+    path("openapi.json", docs.JSONDocument.as_view({"get": "retrieve"}), name="openapi-json"),
+    path("openapi.yaml", docs.YAMLDocument.as_view({"get": "retrieve"}), name="openapi-yaml"),
+    path("swagger", docs.SwaggerPage.as_view(), name="swagger"),
+    path("redoc", docs.RedocPage.as_view(), name="redoc"),
+]
+
+handler400 = "boxer_site.errors.bad_request"
+handler403 = "boxer_site.errors.permission_denied"
+handler404 = "boxer_site.errors.page_not_found"
+handler500 = "boxer_site.errors.server_error"

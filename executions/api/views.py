@@ -1,0 +1,80 @@
+"""POST /run: write the run down, wait to be told that it ended, answer."""
+
+import asyncio
+from typing import cast
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase, JsonResponse
+from rest_framework.request import Request
+
+from executions import notifications, services
+from executions.api import schema
+from executions.api.answers import answer
+from executions.api.asynchronous import AsyncViewSet, in_thread
+from executions.api.serializers import RunRequestSerializer
+from executions.errors import ServiceBusy, StillQueued
+from executions.models import UNFINISHED, Execution, new_exec_id
+
+AROUND_SECS = 60
+"""Booting, collecting and storing, beyond the waits that have bounds of their own."""
+
+
+class RunViewSet(AsyncViewSet):
+    """Runs a command of any container image inside gVisor.
+
+    While a run is waited for, its request is a coroutine: it has no database connection, and its
+    thread sleeps. A client that hangs up cancels the coroutine; the run goes on without it.
+    """
+
+    serializer_class = RunRequestSerializer
+
+    @schema.run
+    async def run(self, request: Request) -> HttpResponseBase:
+        exec_id = new_exec_id()
+        # Registered before the row is committed: no end of the run can be missed.
+        async with notifications.waiting_for(exec_id) as ended:
+            longest = await in_thread(self._submit, request, exec_id)
+            return await self._answer(request, exec_id, ended, longest)
+
+    def _submit(self, request: Request, exec_id: str) -> float:
+        """Everything up to the commit; seconds that the run may take until it must have ended."""
+        self.initial(request)
+        asked = RunRequestSerializer(data=request.data).run_request(exec_id)
+        services.submit(owner_id=cast(int, request.user.pk), request=asked)
+        pulling: int = settings.BOXER_PULL_TIMEOUT_SECS
+        queued: int = settings.BOXER_QUEUE_WAIT_SECS
+        return queued + pulling + asked.limits.wall_clock_secs + AROUND_SECS
+
+    async def _answer(
+        self, request: Request, exec_id: str, ended: notifications.Ended, longest: float
+    ) -> HttpResponseBase:
+        """Look at the row whenever there is reason to, never on a timer."""
+        now = asyncio.get_running_loop().time
+        begun = now()
+        for until in (begun + settings.BOXER_QUEUE_WAIT_SECS, begun + longest):
+            while await ended.wait(max(0.0, until - now())):
+                if response := await in_thread(self._look, request, exec_id):
+                    return response
+            if response := await in_thread(self._take_back_or_look, request, exec_id):
+                return response
+        raise ServiceBusy(f"no answer within {longest:.0f} s; the run goes on", exec_id=exec_id)
+
+    def _look(self, request: Request, exec_id: str) -> JsonResponse | None:
+        """The answer when the run has ended, None when it hasn't."""
+        visible = Execution.objects.visible_to(request.user).select_related("output")
+        execution = visible.get(exec_id=exec_id)
+        return None if execution.status in UNFINISHED else answer(execution)
+
+    def _take_back_or_look(self, request: Request, exec_id: str) -> JsonResponse | None:
+        """Nobody waits for ever: a run that no worker has taken by now is withdrawn."""
+        if services.withdraw(exec_id=exec_id):
+            waited = settings.BOXER_QUEUE_WAIT_SECS
+            raise StillQueued(f"no worker was free within {waited} s", exec_id=exec_id)
+        return self._look(request, exec_id)
+
+    def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
+        """DRF takes a body without Content-Length (chunked) for an empty one; it isn't."""
+        if not request.META.get("CONTENT_LENGTH"):
+            request.META["CONTENT_LENGTH"] = str(len(request.body))
+        return super().initialize_request(request, *args, **kwargs)
