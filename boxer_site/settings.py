@@ -1,4 +1,4 @@
-"""Django's settings, the only reader of the environment; the README has a table of the variables."""
+"""Django's settings, the only reader of the environment; the README has a table of them."""
 
 import os
 import secrets
@@ -169,6 +169,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_q",
+    "boxer_site",
     "filestore",
     "executions",
 ]
