@@ -1,6 +1,7 @@
 """Contents: written once to the default storage, found by their hash, held while referred to."""
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from django.utils import timezone
 from filestore import garbage
 from filestore.errors import BlobGone, StorageFailed
 from filestore.models import Blob
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 << 10
 KEPT_WITHOUT_REFERENCE = timedelta(minutes=10)
@@ -38,7 +41,8 @@ def open_blob(*, blob: Blob) -> BinaryIO:
     except FileNotFoundError:
         raise BlobGone(f"contents {blob.sha256} are gone") from None
     except Exception as error:
-        raise StorageFailed(f"the storage didn't give {blob.sha256}: {error}") from error
+        logger.exception("object %s can't be read", blob.name)
+        raise StorageFailed(f"the storage didn't give {blob.sha256}") from error
 
 
 def share_lock(*, blob_id: int) -> bool:
@@ -106,7 +110,9 @@ def _save(blob: Blob, source: BinaryIO) -> None:
     try:
         name = default_storage.save(blob.name, File(source, name=blob.name))
     except Exception as error:
-        raise StorageFailed(f"the storage didn't take {blob.sha256}: {error}") from error
+        # Its message may hold addresses and credentials' names: for the log alone.
+        logger.exception("object %s can't be written", blob.name)
+        raise StorageFailed("the storage didn't take the contents") from error
     if name != blob.name:
         default_storage.delete(name)
         raise StorageFailed(f"the storage stored {blob.name} under another name")

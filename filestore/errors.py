@@ -20,16 +20,18 @@ class BadPath(FilestoreError):
 
 
 class BadUpload(FilestoreError):
-    """An upload whose fields are missing, doubled or of the wrong kind; `field` names which."""
+    """A request whose `field` is missing, doubled or of the wrong kind."""
 
     code = "invalid"
 
     def __init__(self, message: str, *, field: str) -> None:
-        super().__init__(message)
+        super().__init__(f"{field}: {message}")
         self.field = field
 
 
 class TooLarge(FilestoreError):
+    """More bytes in one file than BOXER_UPLOAD_LIMIT_BYTES."""
+
     code = "too_large"
 
 

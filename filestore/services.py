@@ -1,6 +1,7 @@
 """What the file store does: store, link, look up, open, delete. All paths given here are clean."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import BinaryIO
 
@@ -71,12 +72,16 @@ def references(*, owner_id: int, paths: Sequence[str]) -> list[StoredFile]:
 
 
 @transaction.atomic
-def unlink(*, owner_id: int, path: str, blob_id: int) -> bool:
+def unlink(
+    *, owner_id: int, path: str, blob_id: int, stored_before: datetime | None = None
+) -> bool:
     """Deletes the owner's file at `path` if it still means that blob; True when it did.
 
-    Its contents go when the transaction has been committed, if nothing else refers to them then.
+    With `stored_before`, a file that was stored anew since then is left alone. Its contents go when the transaction has been committed, if nothing else refers to them then.
     """
     files = StoredFile.objects.filter(owner_id=owner_id, blob_id=blob_id).at(path)
+    if stored_before is not None:
+        files = files.filter(created_at__lt=stored_before)
     deleted, _ = files.delete()
     if deleted:
         _discard_on_commit(blob_id)

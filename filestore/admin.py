@@ -1,0 +1,73 @@
+"""Who stored what, for reading; the only change is deleting, and that is the service's."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from filestore import services
+from filestore.models import Blob, StoredFile
+
+_COUNTED_ROWS = 10_000
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # not generic at run time
+    """Counts no further than 10,000 rows: whoever looks for older ones searches."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return len(rows.order_by().values_list("pk", flat=True)[:_COUNTED_ROWS])
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    ordering = ["-id"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+        return False
+
+
+@admin.register(StoredFile)
+class StoredFileAdmin(ReadOnlyAdmin):
+    list_display = ["path", "owner", "size", "created_at"]
+    list_select_related = ["owner", "blob"]
+    search_fields = ["path__startswith", "owner__username__exact"]
+    search_help_text = "The beginning of a path, or a user name."
+    fields = ["path", "owner", "size", "sha256", "created_at"]
+
+    @admin.display(description="bytes")
+    def size(self, stored: StoredFile) -> int:
+        return stored.blob.size
+
+    @admin.display(description="sha256")
+    def sha256(self, stored: StoredFile) -> str:
+        return stored.blob.sha256
+
+    def delete_model(self, request: HttpRequest, obj: StoredFile) -> None:  # noqa: ARG002
+        services.unlink(owner_id=obj.owner_id, path=obj.path, blob_id=obj.blob_id)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[StoredFile]) -> None:
+        for stored in queryset:
+            self.delete_model(request, stored)
+
+
+@admin.register(Blob)
+class BlobAdmin(ReadOnlyAdmin):
+    list_display = ["sha256", "size", "state", "created_at", "kept_until"]
+    list_filter = ["state"]
+    search_fields = ["sha256__startswith"]
+    search_help_text = "The beginning of a sha256."
+    fields = ["sha256", "size", "name", "state", "created_at", "kept_until"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
+        """Contents go when nothing refers to them (filestore/garbage.py), never by hand."""
+        return False
