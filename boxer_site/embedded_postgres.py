@@ -1,4 +1,4 @@
-"""The default database: PostgreSQL from the virtualenv, data in the home, on a Unix socket alone."""
+"""The default database: PostgreSQL of the virtualenv, data in the home, on a Unix socket alone."""
 
 import os
 import pwd
@@ -135,7 +135,7 @@ class EmbeddedPostgres:
             )
 
     def _own(self) -> None:
-        """Give the directories to PostgreSQL's user, and the data of a home that came from elsewhere."""
+        """Give it all to PostgreSQL's user, the data of a home that came from elsewhere too."""
         if not self.user:
             return
         account = pwd.getpwnam(self.user)
