@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from executions.sandbox.debian_image import build_python_image
+from executions.sandbox import debian_image
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -170,14 +170,14 @@ def python_image(cache_dir: Path | None = None) -> Path:
     """An OCI archive of a Python image, kept between runs; built when it isn't there (25 s)."""
     cache = cache_dir or default_cache()
     cache.mkdir(parents=True, exist_ok=True)
-    archive = cache / "python-debian.tar"
+    recipe = hashlib.sha256(Path(debian_image.__file__).read_bytes()).hexdigest()[:16]
+    archive = cache / f"python-{recipe}.tar"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _whole(archive):
-            building = cache / "python-debian.building.tar"
-            building.unlink(missing_ok=True)
-            build_python_image(building)
-            building.replace(archive)
+            for old in cache.glob("python-*.tar"):
+                old.unlink()
+            debian_image.build_python_image(archive)
     return archive
 
 

@@ -1,4 +1,4 @@
-"""A Python image from the machine's own Debian or Ubuntu packages, for where no registry answers."""
+"""A Python image from the machine's own Debian or Ubuntu packages, where no registry answers."""
 
 import logging
 import os
@@ -14,7 +14,8 @@ from executions.sandbox.spec import SandboxError
 log = logging.getLogger(__name__)
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PACKAGES = "python3-minimal,ca-certificates"
+PACKAGES = "python3,ca-certificates"
+"""python3-minimal would do without json, asyncio and most else of the standard library."""
 BUILD_SECS = 900
 NOT_NEEDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 OF_THIS_MACHINE = (
