@@ -10,7 +10,7 @@ from django_q.models import OrmQ
 
 CHANNEL = "boxer_queue"
 
-LEASE = timedelta(seconds=10)
+LEASE_SECS = 10.0
 """How long a message taken from the queue stays hidden: from there to its claim takes milliseconds.
 A message whose taker died shows up again after it."""
 
@@ -22,7 +22,7 @@ _ENQUEUE = f"""
 """  # noqa: S608 (both names are constants)
 
 _TAKE = """
-    UPDATE django_q_ormq SET lock = now() + %s
+    UPDATE django_q_ormq SET lock = now() + make_interval(secs => %s)
     WHERE id = (
         SELECT id FROM django_q_ormq
         WHERE key = %s AND lock <= now() ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -56,7 +56,7 @@ class ListenBroker(ORM):  # type: ignore[misc]
 
     def take(self) -> tuple[int, str] | None:
         with connections[Conf.ORM].cursor() as cursor:
-            cursor.execute(_TAKE, [LEASE, self.list_key])
+            cursor.execute(_TAKE, [LEASE_SECS, self.list_key])
             row = cursor.fetchone()
         return (int(row[0]), str(row[1])) if row else None
 

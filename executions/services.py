@@ -2,12 +2,11 @@
 
 import logging
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from functools import partial
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from django_q.brokers import get_broker
@@ -16,6 +15,7 @@ from django_q.signing import SignedPackage
 
 from executions import notifications
 from executions.errors import InputNotFound, NetworkUnavailable, NoWorker, QueueFull
+from executions.hosts import HOST_SILENCE
 from executions.models import (
     CLAIMED,
     Execution,
@@ -24,16 +24,12 @@ from executions.models import (
     Network,
     Outcome,
     Status,
-    WorkerHost,
 )
 from executions.sandbox.spec import Limits
 from filestore import services as filestore
 from filestore.errors import FileMissing
 
 logger = logging.getLogger(__name__)
-
-HOST_SILENCE = timedelta(seconds=15)
-"""A host whose cluster hasn't been seen for so long (it says so every 5 s) counts as dead."""
 
 MOST_ATTEMPTS = 3
 """How often a run that never started is tried again."""
@@ -114,8 +110,8 @@ def _check_capacity() -> None:
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM executions_execution"
             " WHERE status = 'queued' LIMIT %s) AS waiting),"
             " EXISTS (SELECT 1 FROM executions_workerhost"
-            " WHERE stopped_at IS NULL AND seen_at > now() - %s)",
-            [settings.BOXER_QUEUE_LIMIT, HOST_SILENCE],
+            " WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => %s))",
+            [settings.BOXER_QUEUE_LIMIT, HOST_SILENCE.total_seconds()],
         )
         waiting, alive = cursor.fetchone()
     if not alive:
@@ -221,8 +217,34 @@ def finish(*, execution: Execution, ending: Ending) -> bool:
         ExecutionOutput.objects.bulk_create(
             [ExecutionOutput(execution_id=execution.pk, stdout=ending.stdout, stderr=ending.stderr)]
         )
+        if execution.files:
+            _release_inputs(execution)
         _announce(execution.exec_id)
     return True
+
+
+def _release_inputs(execution: Execution) -> None:
+    """Unless they are to persist: delete what the run was given, and let go of its contents.
+
+    A path that means something else by now, or was uploaded anew, is left alone.
+    """
+    if execution.persist:
+        return
+    held = execution.inputs.exclude(blob=None).order_by("pk").values_list("path", "blob_id")
+    for path, blob_id in held:
+        filestore.unlink(
+            owner_id=execution.owner_id,
+            path=path,
+            blob_id=blob_id,
+            stored_before=execution.created_at,
+        )
+    _let_go(execution.inputs.all())
+
+
+def _let_go(inputs: QuerySet[ExecutionInput]) -> None:
+    blobs = list(inputs.exclude(blob=None).values_list("blob_id", flat=True).distinct())
+    inputs.update(blob=None)
+    transaction.on_commit(partial(filestore.discard_blobs, blob_ids=blobs), robust=True)
 
 
 def withdraw(*, exec_id: str) -> bool:
@@ -235,6 +257,7 @@ def withdraw(*, exec_id: str) -> bool:
             OrmQ.objects.filter(
                 pk=Execution.objects.values_list("message_id", flat=True).get(exec_id=exec_id)
             ).delete()
+            _let_go(ExecutionInput.objects.filter(execution__exec_id=exec_id))
             _announce(exec_id)
     return bool(changed)
 
@@ -263,7 +286,7 @@ def _reap(lost: Q, why: str) -> int:
     executions = list(Execution.objects.filter(lost, status__in=CLAIMED).order_by("pk")[:1000])
     for execution in executions:
         if execution.status == Status.PULLING and execution.attempts < MOST_ATTEMPTS:
-            _queue_again(execution)
+            queue_again(execution=execution)
         else:
             ending = Ending(
                 outcome=Outcome.INFRA_ERROR, error=f"the run was lost: {why}", error_code="lost"
@@ -272,7 +295,7 @@ def _reap(lost: Q, why: str) -> int:
     return len(executions)
 
 
-def _queue_again(execution: Execution) -> None:
+def queue_again(*, execution: Execution) -> None:
     """Nothing of it has run yet: back to the queue with a message of its own."""
     with transaction.atomic():
         changed = Execution.objects.filter(
@@ -280,32 +303,3 @@ def _queue_again(execution: Execution) -> None:
         ).update(status=Status.QUEUED, host=None, worker="")
         if changed:
             Execution.objects.filter(pk=execution.pk).update(message_id=_enqueue(execution.exec_id))
-
-
-# ── Worker hosts ─────────────────────────────────────────────────────────────────────────────────
-
-
-def host_started(*, host_id: str, name: str, workers: int, runsc_version: str) -> None:
-    values: dict[str, Any] = {
-        "name": name,
-        "workers": workers,
-        "runsc_version": runsc_version,
-        "seen_at": Now(),
-        "stopped_at": None,
-    }
-    WorkerHost.objects.update_or_create(pk=host_id, defaults=values)
-
-
-def host_alive(*, host_id: str) -> None:
-    WorkerHost.objects.filter(pk=host_id).update(seen_at=Now())
-
-
-def host_stopped(*, host_id: str) -> None:
-    WorkerHost.objects.filter(pk=host_id).update(stopped_at=Now())
-
-
-def forget_old_hosts() -> None:
-    """Hosts that stopped or fell silent a week ago, and that no execution names."""
-    WorkerHost.objects.filter(
-        seen_at__lt=timezone.now() - timedelta(days=7), execution__isnull=True
-    ).delete()

@@ -77,7 +77,8 @@ def unlink(
 ) -> bool:
     """Deletes the owner's file at `path` if it still means that blob; True when it did.
 
-    With `stored_before`, a file that was stored anew since then is left alone. Its contents go when the transaction has been committed, if nothing else refers to them then.
+    With `stored_before`, a file that was stored anew since then is left alone. Its contents go when
+    the transaction has been committed, if nothing else refers to them then.
     """
     files = StoredFile.objects.filter(owner_id=owner_id, blob_id=blob_id).at(path)
     if stored_before is not None:

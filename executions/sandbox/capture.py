@@ -1,4 +1,4 @@
-"""Reading what a command prints while it runs, with a cap on each stream and a deadline over all."""
+"""Reading what a command prints while it runs: a cap on each stream, a deadline over all."""
 
 import contextlib
 import enum

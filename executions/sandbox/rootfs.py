@@ -109,13 +109,13 @@ class Rootfs:
             self._bind(place, file, number)
             return
         target = self._parents(place.parts[:-1]) / place.parts[-1]
-        _copy(file.source, target)
+        _copy(file, target)
 
     def _bind(self, place: Place, file: InputFile, number: int) -> None:
         if len(self.binds) >= MOST_BINDS:
             raise InputRefusedError(f"file {file.path!r}: more than {MOST_BINDS} files under /tmp")
         staged = self.staged / str(number)
-        _copy(file.source, staged)
+        _copy(file, staged)
         self.binds.append(Bind(staged, "/" + "/".join(place.parts)))
 
     def _parents(self, parts: Sequence[str]) -> Path:
@@ -168,10 +168,10 @@ def _escape(path: Path) -> str:
     return text
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(file: InputFile, target: Path) -> None:
     """A read-only file of root's, made anew: never through something that lies there."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444)
-    with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
+    with os.fdopen(descriptor, "wb") as copy, file.open() as original:
         shutil.copyfileobj(original, copy, 1 << 20)
         os.fchmod(copy.fileno(), 0o444)
 

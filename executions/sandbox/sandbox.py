@@ -1,12 +1,11 @@
 """One sandbox from its boot to its destruction: it serves one run, never two."""
 
 import contextlib
-import os
 import re
 import secrets
 import signal as signals
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +123,8 @@ class Sandbox:
 
     def kill(self) -> None:
         """End every process in it and reap them. /output stands still from now on."""
+        if isinstance(self._cgroup, Uncontrolled):
+            self._cgroup.roots = self._host.runsc.processes(self.id)
         self._cgroup.kill()
         if self._kernel_pid:
             reap(self._kernel_pid)
@@ -136,9 +137,10 @@ class Sandbox:
     def destroy(self) -> None:
         """Leave nothing: processes, mounts, cgroup, runsc's state, directory. May be repeated."""
         self.kill()
-        self._rootfs.remove()
         self._cgroup.remove()
         self._host.runsc.forget(self.id)
+        # Last, since whatever is left after a crash is found by its directory.
+        self._rootfs.remove()
 
 
 def _result(
@@ -191,12 +193,11 @@ def install_tools(directory: Path, *, init: Path, busybox: Path) -> None:
         temporary.replace(target)
 
 
-def clear(host: Host, on_removed: Callable[[str], None] = lambda _: None) -> None:
+def clear(host: Host) -> None:
     """Destroy every sandbox below `host.directory`: for a worker that is known to be dead."""
     with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(host.directory)):
-            Sandbox(host, name).destroy()
-            on_removed(name)
+        for directory in sorted(host.directory.iterdir()):
+            Sandbox(host, directory.name).destroy()
     leftover = kernel.mounts_below(host.directory)
     if leftover:
         raise SandboxError(f"still mounted: {leftover[0]}")

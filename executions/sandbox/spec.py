@@ -1,12 +1,13 @@
 """What a run is given and what it gives back: frozen values that cross the sandbox's border."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 
 class SandboxError(Exception):
-    """Something of ours failed: a tool, a mount, a cgroup, a registry. Never the program's doing."""
+    """Something of ours failed: a tool, a mount, a cgroup, a registry; never the program."""
 
     code = "infra_error"
 
@@ -39,7 +40,8 @@ class InputFile:
     """A file that appears read-only at `/{path}`; `path` is clean and relative."""
 
     path: str
-    source: Path
+    open: Callable[[], BinaryIO]
+    """Its contents, to be closed by whoever asked."""
 
 
 @dataclass(frozen=True, slots=True)

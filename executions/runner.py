@@ -1,0 +1,238 @@
+"""One run from its claim to its end; the only caller of the sandbox library."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections
+
+from executions import services, workers
+from executions.cluster.primitives import PipeEvent
+from executions.host import sandbox_host
+from executions.image_store import image_store
+from executions.models import Execution, Outcome
+from executions.sandbox.images import Image, ImageStore
+from executions.sandbox.sandbox import Host, Sandbox
+from executions.sandbox.spec import (
+    End,
+    InputFile,
+    Limits,
+    RunResult,
+    RunSpec,
+    SandboxError,
+)
+from executions.services import Ending
+from filestore import services as filestore
+from filestore.errors import FilestoreError
+
+logger = logging.getLogger(__name__)
+
+DATABASE_PATIENCE_SECS = 120.0
+"""How long a result is held while the database is away."""
+
+T = TypeVar("T")
+
+
+class Interrupted(BaseException):
+    """The worker is to end, and the run hasn't started."""
+
+
+class Runner:
+    """What a worker process keeps between its runs."""
+
+    def __init__(self, worker: workers.Worker, host: Host, images: ImageStore) -> None:
+        self._worker = worker
+        self._host = host
+        self._images = images
+        self.interrupted = PipeEvent()
+        self._preparing = False
+
+    def interrupt(self) -> None:
+        """From a signal handler: end the run that is under way, and take no other."""
+        self.interrupted.set()
+        if self._preparing:
+            self._preparing = False
+            raise Interrupted
+
+    def run(self, exec_id: str) -> None:
+        """Claim, prepare, execute, store, finish; then tidy up, off the path of the answer."""
+        if self.interrupted.is_set():
+            return
+        execution = services.claim(
+            exec_id=exec_id, host_id=self._worker.host_id, worker=self._worker.name
+        )
+        if execution is None:
+            return
+        sandbox = Sandbox(self._host, exec_id)
+        try:
+            ending = self._attempt(execution, sandbox)
+            if ending is not None:
+                _insist(partial(services.finish, execution=execution, ending=ending))
+        except Interrupted:
+            _insist(partial(services.queue_again, execution=execution))
+        except SystemExit:  # django-q2's TimeoutException: the task took longer than any may
+            ending = Ending(
+                outcome=Outcome.INFRA_ERROR, error="the worker gave up", error_code="infra_error"
+            )
+            _insist(partial(services.finish, execution=execution, ending=ending))
+            raise
+        finally:
+            sandbox.destroy()
+
+    def close(self) -> None:
+        """The worker ends in good order and leaves nothing to find."""
+        workers.forget(self._worker)
+
+    def _attempt(self, execution: Execution, sandbox: Sandbox) -> Ending | None:
+        """How it ended; None when somebody else has ended it meanwhile."""
+        try:
+            return self._prepare_and_execute(execution, sandbox)
+        except (SandboxError, FilestoreError) as error:
+            logger.warning("%s: %s", execution.exec_id, error)
+            return Ending(outcome=Outcome.INFRA_ERROR, error=str(error), error_code=error.code)
+        except Exception as error:
+            logger.exception("%s failed", execution.exec_id)
+            return Ending(
+                outcome=Outcome.INFRA_ERROR, error=type(error).__name__, error_code="infra_error"
+            )
+
+    def _prepare_and_execute(self, execution: Execution, sandbox: Sandbox) -> Ending | None:
+        began = time.monotonic()
+        self._preparing = True
+        try:
+            with self._images.hold(execution.image) as image:
+                pulled = time.monotonic()
+                sandbox.boot(
+                    image.rootfs,
+                    network=execution.network,
+                    inputs=_inputs(execution),
+                    cwd=execution.cwd,
+                )
+                booted = time.monotonic()
+                self._preparing = False
+                started = _insist(
+                    partial(
+                        services.start,
+                        execution=execution,
+                        image_digest=image.digest,
+                        pull_ms=round((pulled - began) * 1000),
+                        start_ms=round((booted - pulled) * 1000),
+                    )
+                )
+                return self._execute(execution, sandbox, image) if started else None
+        finally:
+            self._preparing = False
+
+    def _execute(self, execution: Execution, sandbox: Sandbox, image: Image) -> Ending:
+        result = sandbox.execute(_spec(execution), image.env, interrupt=self.interrupted.fileno())
+        left_out: list[dict[str, str]] = []
+        if execution.persist:
+            sandbox.kill()
+            left_out = _keep_outputs(execution, sandbox)
+        return _ending(result, left_out)
+
+
+def _spec(execution: Execution) -> RunSpec:
+    return RunSpec(
+        exec_id=execution.exec_id,
+        cmd=tuple(execution.cmd),
+        env=tuple(execution.env),
+        cwd=execution.cwd,
+        network=execution.network,
+        limits=Limits(
+            cpu_cores=execution.cpu_cores,
+            memory_mb=execution.memory_mb,
+            pids_limit=execution.pids_limit,
+            wall_clock_secs=execution.wall_clock_secs,
+            nofile=execution.nofile,
+        ),
+    )
+
+
+def _inputs(execution: Execution) -> list[InputFile]:
+    if not execution.files:
+        return []
+    rows = execution.inputs.select_related("blob").order_by("pk")
+    return [
+        InputFile(row.path, partial(filestore.open_blob, blob=row.blob)) for row in rows if row.blob
+    ]
+
+
+def _keep_outputs(execution: Execution, sandbox: Sandbox) -> list[dict[str, str]]:
+    """Store what the program left in /output; what had to be left out, and why."""
+    outputs = sandbox.outputs()
+    for file in outputs.files():
+        path = f"output/{execution.exec_id}/{file.path}"
+        try:
+            filestore.store(owner_id=execution.owner_id, path=path, source=file.contents)
+        except FilestoreError as error:
+            outputs.leave_out(file.path, error.message)
+    return outputs.left_out
+
+
+_OUTCOMES = {
+    End.EXITED: Outcome.EXITED,
+    End.SIGNALLED: Outcome.SIGNALLED,
+    End.TIMED_OUT: Outcome.TIMED_OUT,
+    End.OUT_OF_MEMORY: Outcome.OUT_OF_MEMORY,
+    End.OUTPUT_LIMIT: Outcome.OUTPUT_LIMIT,
+    End.BROKEN: Outcome.INFRA_ERROR,
+    End.INTERRUPTED: Outcome.INFRA_ERROR,
+}
+
+
+def _ending(result: RunResult, left_out: list[dict[str, str]]) -> Ending:
+    error, code = "", ""
+    if result.end is End.BROKEN:
+        error, code = result.detail, "infra_error"
+    elif result.end is End.INTERRUPTED:
+        error, code = "the service was stopped while it ran", "stopped"
+    return Ending(
+        outcome=_OUTCOMES[result.end],
+        exit_code=result.exit_code,
+        signal=result.signal,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        wall_ms=result.wall_ms,
+        cpu_ms=result.cpu_ms,
+        max_memory_bytes=result.max_memory_bytes,
+        error=error,
+        error_code=code,
+        left_out=left_out,
+    )
+
+
+def _insist(write: Callable[[], T]) -> T:
+    """Do a write of ours even if the database is away for a while; each is safe to repeat."""
+    deadline = time.monotonic() + DATABASE_PATIENCE_SECS
+    while True:
+        try:
+            return write()
+        except (OperationalError, InterfaceError) as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the database is away: %s", error)
+            connections.close_all()
+            time.sleep(0.3)
+
+
+# ── The process ──
+
+_current: Runner | None = None
+
+
+def start(*, host_id: str) -> Runner:
+    """Make this process a worker."""
+    global _current  # noqa: PLW0603 (one per process, made after its fork)
+    worker = workers.register(settings.BOXER_HOME, host_id)
+    _current = Runner(worker, sandbox_host(worker.directory), image_store())
+    return _current
+
+
+def current() -> Runner:
+    if _current is None:
+        raise RuntimeError("this process isn't a worker")
+    return _current
