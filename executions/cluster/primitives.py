@@ -117,6 +117,13 @@ class Rendezvous:
             self._stop.wait(0.05)
         return None
 
+    def empty(self) -> bool:
+        """Part of a queue's interface: nothing ever waits here."""
+        return True
+
+    def qsize(self) -> int:
+        return 0
+
     def close(self) -> None:
         self._listener.close()
         self._path.unlink(missing_ok=True)

@@ -35,17 +35,22 @@ class BoxerSentinel(Sentinel):  # type: ignore[misc]
     def __init__(self, host_id: str, socket_path: Path) -> None:
         super().__init__(PipeEvent(), PipeEvent(), uuid.uuid4(), ListenBroker(), start=False)
         self._host_id = host_id
+        self._host: dict[str, Any] = {}
         self.event_out = PipeEvent()
         self.task_queue = Rendezvous(socket_path, self.event_out, backlog=2 * Conf.WORKERS)
-        self.task_queue.empty = lambda: True  # type: ignore[attr-defined]
         self.result_queue = Mailbox()
 
     def run(self, **host: Any) -> None:
         """Guard the cluster of a worker host until a signal says stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_on_signal)
-        hosts.started(host_id=self._host_id, **host)
+        self._host = host
         self.start()
+
+    def guard(self) -> None:
+        """The parts run: from here on the host takes work."""
+        hosts.started(host_id=self._host_id, **self._host)
+        super().guard()
 
     def _stop_on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self.stop_event.set()
