@@ -66,8 +66,12 @@ def ready_blob(*, source: BinaryIO, kept_until: datetime | None = None) -> Itera
     written = _write(source, sha256, size, kept_until)
     try:
         with transaction.atomic(durable=True):
-            yield _settle(written)
-    finally:
+            used = _settle(written)
+            yield used
+    except BaseException:
+        garbage.abandon(written)
+        raise
+    if used is not written:
         garbage.abandon(written)
 
 

@@ -55,7 +55,9 @@ def abandon(blob: Blob) -> None:
     """Gives up a blob that its writer didn't get ready; one that is ready stays."""
     mine = Blob.objects.filter(pk=blob.pk, state=Blob.State.WRITING)
     mine.update(state=Blob.State.DOOMED)
-    _remove(Blob.objects.filter(pk=blob.pk, state=Blob.State.DOOMED))
+    if not Blob.objects.filter(pk=blob.pk, state=Blob.State.READY).exists():
+        # Without a row too: it was taken for dead, and wrote its object when that was cleared away.
+        _remove([blob])
 
 
 def _doom(blob_ids: Sequence[int], *, wait: bool) -> list[int]:

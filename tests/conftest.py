@@ -7,10 +7,13 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 
+from boxer_site.authentication import ANONYMOUS, anonymous_user
 from boxer_site.embedded_postgres import EmbeddedPostgres
 from tests.environment import HOME
 
-pytest_plugins = ["tests.fixtures_images"] if find_spec("tests.fixtures_images") else []
+pytest_plugins = ["tests.fixtures_storage"]
+if find_spec("tests.fixtures_images"):
+    pytest_plugins.append("tests.fixtures_images")
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,11 @@ def alice(db: None) -> User:
 @pytest.fixture
 def bob(db: None) -> User:
     return get_user_model().objects.create_user("bob")
+
+
+@pytest.fixture
+def anonymous(db: None) -> Iterator[User]:
+    """The built-in user; a test that flushes the database takes away the one of the migration."""
+    anonymous_user.cache_clear()
+    yield get_user_model().objects.get_or_create(username=ANONYMOUS)[0]
+    anonymous_user.cache_clear()
