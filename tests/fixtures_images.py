@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from executions.sandbox.images import ImageStore
+from tests.lying_registry import LyingRegistry
 from tests.made_images import busybox_image, python_image
 from tests.registry import Registry
 
@@ -35,3 +37,16 @@ def busybox_reference(registry: Registry, tmp_path_factory: pytest.TempPathFacto
 def python_reference(registry: Registry) -> str:
     registry.push(python_image(), "library/python:3.12-slim")
     return "python:3.12-slim"
+
+
+@pytest.fixture
+def lying_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingRegistry]:
+    """The containers tools reach it by plain HTTP for the length of the test."""
+    with LyingRegistry(tmp_path) as server:
+        monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(server.registries_conf))
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "store", size_limit=64 << 20, pull_timeout=30, tag_ttl=300)

@@ -1,0 +1,459 @@
+"""The image store, against a real registry: what it pulls, keeps, asks again and removes."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from executions.sandbox.images import (
+    BadReference,
+    ImageInUse,
+    ImageNotFound,
+    ImageStore,
+    ImageTooLarge,
+    PullFailed,
+)
+from tests.lying_registry import LyingRegistry
+from tests.made_images import (
+    ARCHITECTURE,
+    INDEX,
+    Entry,
+    Layout,
+    add_image,
+    busybox_image,
+    oci_image,
+)
+from tests.registry import Registry
+
+
+def small_image(path: Path, content: bytes = b"one", env: list[str] | None = None) -> Path:
+    entries = [Entry("word", content, mode=0o640, uid=12, gid=34)]
+    return oci_image(path, [entries], {"Env": env or []})
+
+
+def store_like(
+    store: ImageStore, *, tag_ttl: float = 300, size_limit: int = 64 << 20
+) -> ImageStore:
+    return ImageStore(store.root, size_limit=size_limit, pull_timeout=30, tag_ttl=tag_ttl)
+
+
+def grow_old(store: ImageStore, reference: str) -> None:
+    tag = store._tags.read(reference)
+    assert tag
+    store._tags.write(replace(tag, checked=time.time() - 100_000))
+
+
+def everything_below(store: ImageStore) -> list[Path]:
+    return [path for name in ("work", "attempts", "tags") for path in (store.root / name).iterdir()]
+
+
+# ── Pulling ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_image_is_pulled_and_unpacked(store: ImageStore, busybox_reference: str) -> None:
+    with store.hold(busybox_reference) as image:
+        assert image.reference == "docker.io/library/busybox:latest"
+        assert image.digest.startswith("sha256:")
+        assert (image.rootfs / "bin/sh").readlink() == Path("busybox")
+        assert image.size > (image.rootfs / "bin/busybox").stat().st_size
+        assert any(item.startswith("PATH=") for item in image.env)
+
+
+def test_the_digest_is_the_registrys_and_owners_and_modes_are_kept(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    digest = registry.push(small_image(tmp_path / "image"), "owners:1")
+    with store.hold(registry.reference("owners:1")) as image:
+        assert image.digest == digest
+        status = (image.rootfs / "word").stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12, 34, 0o640)
+
+
+def test_nobody_but_its_owner_can_enter_the_store(
+    store: ImageStore, busybox_reference: str
+) -> None:
+    store.pull(busybox_reference)
+    assert store.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_layers_are_applied_in_order_with_their_whiteouts(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    layers = [[Entry("gone", b"1"), Entry("kept", b"1")], [Entry(".wh.gone"), Entry("kept", b"2")]]
+    registry.push(oci_image(tmp_path / "image", layers), "layers:1")
+    with store.hold(registry.reference("layers:1")) as image:
+        assert [path.name for path in image.rootfs.iterdir()] == ["kept"]
+        assert (image.rootfs / "kept").read_bytes() == b"2"
+
+
+def test_only_variables_that_a_program_can_be_given_are_kept(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    env = ["A=1", "B=x=y", "EMPTY=", "=bad", "none", "NUL=\0", "LONE=\ud800", "L=" + "x" * 200_000]
+    registry.push(small_image(tmp_path / "image", env=env), "env:1")
+    assert store.pull(registry.reference("env:1")).env == ("A=1", "B=x=y", "EMPTY=")
+
+
+def test_an_image_that_is_here_is_had_without_starting_a_program(
+    store: ImageStore, busybox_reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.cached(busybox_reference) is None
+    pulled = store.pull(busybox_reference)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert store.cached(busybox_reference) == pulled
+    with store.hold(busybox_reference) as image:
+        assert image == pulled
+    with store_like(store).hold("docker.io/library/busybox:latest") as image:
+        assert image == pulled
+
+
+def test_holding_an_image_that_is_here_costs_well_under_a_millisecond(
+    store: ImageStore, busybox_reference: str
+) -> None:
+    store.pull(busybox_reference)
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        with store.hold(busybox_reference):
+            times.append(time.perf_counter() - started)
+    assert sorted(times)[100] < 0.001
+
+
+def test_this_machines_image_is_chosen_from_an_index(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "both")
+    other = add_image(layout, [[Entry("other")]], architecture="mips64le")
+    ours = add_image(layout, [[Entry("ours")]])
+    listed = [
+        {**other, "platform": {"os": "linux", "architecture": "mips64le"}},
+        {**ours, "platform": {"os": "windows", "architecture": ARCHITECTURE}},
+        {**ours, "platform": {"os": "linux", "architecture": ARCHITECTURE}},
+    ]
+    index = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}, INDEX)
+    layout.index([index])
+    pushed = registry.push(layout.root, "both:1")
+    assert pushed == index["digest"]
+    for reference in (registry.reference("both:1"), registry.reference(f"both@{pushed}")):
+        with store.hold(reference) as image:
+            assert [path.name for path in image.rootfs.iterdir()] == ["ours"]
+            assert image.digest == ours["digest"]
+    assert store.cached(registry.reference(f"both@{pushed}"))
+
+
+def test_an_index_without_this_machines_image_is_not_found_and_says_what_it_has(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "foreign")
+    other = add_image(layout, [[Entry("other")]], architecture="mips64le")
+    listed = [{**other, "platform": {"os": "linux", "architecture": "mips64le"}}]
+    index = layout.document({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}, INDEX)
+    layout.index([index])
+    registry.push(layout.root, "foreign:1")
+    with pytest.raises(ImageNotFound, match="linux/mips64le"):
+        store.pull(registry.reference("foreign:1"))
+
+
+@pytest.mark.parametrize("name", ["absent:1", "deeply/nested/absent:1"])
+def test_an_image_that_does_not_exist_is_not_found_by_name(
+    store: ImageStore, registry: Registry, name: str
+) -> None:
+    with pytest.raises(ImageNotFound, match=name):
+        store.pull(registry.reference(name))
+    assert everything_below(store) == []
+
+
+def test_access_denied_is_not_found(store: ImageStore, lying_registry: LyingRegistry) -> None:
+    denied = b'{"errors": [{"code": "DENIED", "message": "requested access is denied"}]}'
+    lying_registry.answers["/v2/secret/manifests/latest"] = (403, denied)
+    with pytest.raises(ImageNotFound, match="denied"):
+        store.pull(f"{lying_registry.address}/secret")
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_registry_in_trouble_is_not_an_image_that_does_not_exist(
+    store: ImageStore, lying_registry: LyingRegistry, status: int
+) -> None:
+    lying_registry.answers["/v2/app/manifests/latest"] = (status, b"{}")
+    with pytest.raises(PullFailed, match="app:latest"):
+        store.pull(f"{lying_registry.address}/app")
+
+
+def test_a_bad_reference_touches_nothing(store: ImageStore) -> None:
+    with pytest.raises(BadReference), store.hold("dir:/etc"):
+        pass
+    assert not store.root.exists()
+
+
+# ── Asking again ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_tag_that_moved_is_followed_once_it_has_grown_old(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    name = registry.reference("moving:1")
+    registry.push(small_image(tmp_path / "one", b"one"), "moving:1")
+    first = store.pull(name)
+    registry.push(small_image(tmp_path / "two", b"two"), "moving:1")
+    with store.hold(name) as image:
+        assert image == first
+    grow_old(store, name)
+    assert store.cached(name) is None
+    with store.hold(name) as image:
+        assert (image.rootfs / "word").read_bytes() == b"two"
+    assert (first.rootfs / "word").read_bytes() == b"one"
+
+
+def test_a_tag_that_did_not_move_is_not_downloaded_again(
+    store: ImageStore, lying_registry: LyingRegistry, tmp_path: Path
+) -> None:
+    lying_registry.serve(small_image(tmp_path / "image"), "app")
+    name = f"{lying_registry.address}/app:latest"
+    store.pull(name)
+    downloads = lying_registry.downloads()
+    with store_like(store, tag_ttl=0).hold(name):
+        assert lying_registry.downloads() == downloads
+    assert lying_registry.asked["/v2/app/manifests/latest"] >= 2
+
+
+def test_without_its_registry_an_image_that_is_here_still_runs_and_a_warning_says_so(
+    store: ImageStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Registry() as server:
+        monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(server.registries_conf))
+        server.push(small_image(tmp_path / "image"), "app:1")
+        name = server.reference("app:1")
+        first = store.pull(name)
+        server.pause()
+        grow_old(store, name)
+        with caplog.at_level(logging.WARNING), store.hold(name) as image:
+            assert image == first
+        assert [name in record.getMessage() for record in caplog.records] == [True]
+        assert store.cached(name) == first  # It isn't asked again at once.
+        with pytest.raises(PullFailed, match="refused"):
+            store.pull(server.reference("other:1"))
+        server.resume()
+        server.push(small_image(tmp_path / "other"), "other:1")
+        assert store.pull(server.reference("other:1"))  # The failure wasn't remembered.
+
+
+def test_a_registry_that_says_no_is_believed_even_when_the_image_is_here(
+    store: ImageStore, lying_registry: LyingRegistry, tmp_path: Path
+) -> None:
+    lying_registry.serve(small_image(tmp_path / "image"), "app")
+    name = f"{lying_registry.address}/app:latest"
+    store.pull(name)
+    lying_registry.answers["/v2/app/manifests/latest"] = (401, b"{}")
+    grow_old(store, name)
+    with pytest.raises(ImageNotFound), store.hold(name):
+        pass
+
+
+def test_a_digest_never_grows_old(
+    store: ImageStore, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = registry.push(small_image(tmp_path / "image", b"by digest"), "pinned:1")
+    name = registry.reference(f"pinned:1@{digest}")
+    pulled = store.pull(name)
+    assert pulled.digest == digest
+    grow_old(store, name)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with store_like(store, tag_ttl=0).hold(name) as image:
+        assert image == pulled
+
+
+# ── Archives ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def docker_archive(layout: Path, target: Path) -> Path:
+    argv = ["skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}"]
+    subprocess.run([*argv, f"docker-archive:{target}:some/name:1"], check=True)
+    return target
+
+
+def oci_archive(layout: Path, target: Path) -> Path:
+    subprocess.run(
+        ["skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}", f"oci-archive:{target}"],
+        check=True,
+    )
+    return target
+
+
+@pytest.mark.parametrize("kind", ["layout", "oci", "docker"])
+def test_an_archive_is_told_by_its_content_and_imported(
+    store: ImageStore, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = small_image(tmp_path / "image")
+    if kind == "layout":
+        path = layout
+    elif kind == "oci":
+        path = oci_archive(layout, tmp_path / "file")
+    else:
+        path = docker_archive(layout, tmp_path / "file")
+    awkward = path.rename(tmp_path / "an: awkward -name")
+    imported = store.import_archive(awkward, "boxer.local/tools:1")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with store_like(store, tag_ttl=0).hold("boxer.local/tools:1") as image:
+        assert image == imported
+        assert (image.rootfs / "word").read_bytes() == b"one"
+    assert len(everything_below(store)) == 1
+
+
+def test_importing_again_replaces_what_the_name_means(store: ImageStore, tmp_path: Path) -> None:
+    store.import_archive(small_image(tmp_path / "one", b"one"), "boxer.local/app")
+    store.import_archive(small_image(tmp_path / "two", b"two"), "boxer.local/app")
+    with store.hold("boxer.local/app") as image:
+        assert (image.rootfs / "word").read_bytes() == b"two"
+
+
+def test_an_imported_name_of_a_registry_is_not_asked_for_there(
+    store: ImageStore, lying_registry: LyingRegistry, tmp_path: Path
+) -> None:
+    name = f"{lying_registry.address}/app:latest"
+    store.import_archive(small_image(tmp_path / "image"), name)
+    with store_like(store, tag_ttl=0).hold(name):
+        assert lying_registry.asked.total() == 0
+
+
+def test_a_local_image_that_was_not_imported_is_not_found(store: ImageStore) -> None:
+    with pytest.raises(ImageNotFound, match="import"), store.hold("boxer.local/absent"):
+        pass
+
+
+def test_what_is_no_archive_of_an_image_is_refused_by_name(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    with tarfile.open(tmp_path / "tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("hello"), io.BytesIO())
+    for name in ("text", "empty", "folder", "tar", "absent"):
+        with pytest.raises(PullFailed, match=str(tmp_path / name)):
+            store.import_archive(tmp_path / name, "boxer.local/app")
+    with pytest.raises(BadReference):
+        store.import_archive(tmp_path / "tar", "boxer.local/app@sha256:" + "0" * 64)
+    assert everything_below(store) == []
+    assert store.list_images() == []
+
+
+# ── Keeping ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def three_images(store: ImageStore, tmp_path: Path) -> list[str]:
+    names = []
+    for number in range(3):
+        content = str(number).encode() * 100_000
+        names.append(f"boxer.local/image:{number}")
+        store.import_archive(small_image(tmp_path / f"image{number}", content), names[-1])
+    for number, name in enumerate(names):
+        image = store.cached(name)
+        assert image
+        os.utime(image.rootfs.parent, (1000 + number, 1000 + number))
+    return names
+
+
+def names_in(store: ImageStore) -> set[str]:
+    return {name for image in store.list_images() for name in image.references}
+
+
+def test_images_are_listed_with_their_names_last_used_first(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    assert store.list_images() == []
+    names = three_images(store, tmp_path)
+    assert [image.references for image in store.list_images()] == [(n,) for n in names[::-1]]
+    with store.hold(names[0]):
+        pass
+    assert store.list_images()[0].references == (names[0],)
+
+
+def test_pruning_removes_the_images_used_longest_ago_until_enough_is_freed(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    names = three_images(store, tmp_path)
+    removed = store.prune(250_000)
+    assert [image.references for image in removed] == [(names[0],)]
+    assert names_in(store) == set(names[1:])
+    assert len(everything_below(store)) == 2
+
+
+def test_pruning_never_removes_an_image_in_use(store: ImageStore, tmp_path: Path) -> None:
+    names = three_images(store, tmp_path)
+    with store.hold(names[0]) as image:
+        store_like(store).prune(0)
+        assert (image.rootfs / "word").exists()
+        assert names_in(store) == {names[0]}
+    store.prune(0)
+    assert store.list_images() == []
+
+
+def test_an_image_in_use_cannot_be_removed_until_it_is_let_go(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    name = three_images(store, tmp_path)[0]
+    with store.hold(name), store.hold(name) as image:
+        with pytest.raises(ImageInUse, match=image.digest):
+            store.remove(name)
+        with pytest.raises(ImageInUse):
+            store.remove(image.digest)
+        assert store.cached(name) == image
+    store.remove(name)
+    assert store.cached(name) is None
+    assert not image.rootfs.exists()
+
+
+def test_removing_one_of_two_names_keeps_the_image(store: ImageStore, tmp_path: Path) -> None:
+    layout = small_image(tmp_path / "image")
+    store.import_archive(layout, "boxer.local/a")
+    image = store.import_archive(layout, "boxer.local/b")
+    store.remove("boxer.local/a")
+    assert names_in(store) == {"boxer.local/b:latest"}
+    store.remove(image.digest)
+    assert store.list_images() == []
+    assert everything_below(store) == []
+
+
+def test_removing_what_is_not_here_says_so(store: ImageStore) -> None:
+    for absent in ("boxer.local/absent", "sha256:" + "0" * 64, "python@sha256:" + "0" * 64):
+        with pytest.raises(ImageNotFound, match="no such image"):
+            store.remove(absent)
+
+
+def test_a_removed_image_is_pulled_again(store: ImageStore, busybox_reference: str) -> None:
+    first = store.pull(busybox_reference)
+    store.remove(busybox_reference)
+    with store.hold(busybox_reference) as image:
+        assert image == first
+        assert (image.rootfs / "bin/sh").is_symlink()
+
+
+def test_what_an_image_may_have_is_checked_before_its_layers_are_downloaded(
+    store: ImageStore, lying_registry: LyingRegistry, tmp_path: Path
+) -> None:
+    lying_registry.serve(busybox_image(tmp_path / "image"), "app")
+    small = store_like(store, size_limit=100_000)
+    with pytest.raises(ImageTooLarge, match="100000"):
+        small.pull(f"{lying_registry.address}/app")
+    assert lying_registry.downloads() == 0
+
+
+def test_a_damaged_tag_is_asked_for_again(store: ImageStore, busybox_reference: str) -> None:
+    store.pull(busybox_reference)
+    (path,) = (store.root / "tags").iterdir()
+    for damage in ("", "{", "[]", json.dumps({"reference": "x"})):
+        path.write_text(damage)
+        assert store.cached(busybox_reference) is None
+        assert store.list_images()[0].references == ()
+        with store.hold(busybox_reference):
+            pass
