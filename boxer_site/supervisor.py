@@ -103,8 +103,9 @@ class Child:
         _, status = os.waitpid(process.pid, 0)
         # Popen would wait for it again otherwise.
         process.returncode = code = os.waitstatus_to_exitcode(status)
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        return f"{how}{self._last_words()}"
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"exited with {code}{self._last_words()}"
 
     def _last_words(self) -> str:
         if self.part.stderr is None:
