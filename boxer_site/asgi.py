@@ -10,7 +10,8 @@ from typing import Any
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boxer_site.settings")
 
 from django.conf import settings
-from django.core.asgi import get_asgi_application
+
+from boxer_site.handler import django_application
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -101,4 +102,4 @@ def limit_of(path: str) -> int:
     return int(settings.BOXER_REQUEST_LIMIT_BYTES)
 
 
-application = BodyLimit(get_asgi_application(), limit_of)
+application = BodyLimit(django_application(), limit_of)

@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from executions.api import schema
 from executions.api.asynchronous import AsyncViewSet, in_thread
 from executions.errors import ServiceBusy
+from executions.hosts import HOST_SILENCE
 from executions.models import WorkerHost
-from executions.services import HOST_SILENCE
 
 logger = logging.getLogger(__name__)
 

@@ -85,17 +85,16 @@ def _finite(text: str) -> float:
 
 def _check_depth(value: object) -> None:
     level = [value]
-    for _ in range(DEPTH_LIMIT + 1):
-        level = [inner for outer in level for inner in _children(outer)]
+    for _ in range(DEPTH_LIMIT):
+        level = [inner for outer in level for inner in _containers(outer)]
         if not level:
             return
     raise ParseError(_too_deep())
 
 
-def _children(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+def _containers(value: object) -> list[object]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in inner if isinstance(child, (dict, list))]
 
 
 def _too_deep() -> str:

@@ -1,0 +1,36 @@
+"""Django's ASGI handler, answering in JSON where Django can't even make a request of what came."""
+
+import logging
+from collections.abc import Mapping
+from typing import IO, Any
+
+import django
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http.response import HttpResponseBase
+
+from boxer_site.errors import error_response
+
+logger = logging.getLogger(__name__)
+
+
+class Handler(ASGIHandler):
+    def create_request(
+        self, scope: Mapping[str, Any], body_file: IO[bytes]
+    ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
+        """Django lets some headers raise here (a Content-Type with an unknown encoding does)."""
+        try:
+            made = super().create_request(scope, body_file)
+        except ValueError as error:
+            logger.info("request refused: %s", error)
+            return None, malformed()
+        return made if made[0] is not None else (None, malformed())
+
+
+def malformed() -> HttpResponseBase:
+    return error_response(400, "The request's path or a header of it is malformed.", "bad_request")
+
+
+def django_application() -> Handler:
+    """What django.core.asgi.get_asgi_application() gives, with this handler."""
+    django.setup(set_prefix=False)
+    return Handler()
