@@ -108,6 +108,8 @@ _database = env.database("DATABASE_URL") or {
 _pool_size = env.integer("BOXER_DB_POOL_SIZE", 0, minimum=0, maximum=200)
 if _pool_size:
     _database["OPTIONS"]["pool"] = {"min_size": 1, "max_size": _pool_size, "timeout": 10}
+    # After a restart of PostgreSQL no request is handed a connection that is dead.
+    _database["CONN_HEALTH_CHECKS"] = True
 else:
     _database["CONN_MAX_AGE"] = None
 _database["OPTIONS"].setdefault("connect_timeout", 10)

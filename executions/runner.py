@@ -61,8 +61,13 @@ class Runner:
         """Claim, prepare, execute, store, finish; then tidy up, off the path of the answer."""
         if self.interrupted.is_set():
             return
-        execution = services.claim(
-            exec_id=exec_id, host_id=self._worker.host_id, worker=self._worker.name
+        execution = _insist(
+            partial(
+                services.claim,
+                exec_id=exec_id,
+                host_id=self._worker.host_id,
+                worker=self._worker.name,
+            )
         )
         if execution is None:
             return
@@ -208,6 +213,7 @@ def _ending(result: RunResult, left_out: list[dict[str, str]]) -> Ending:
 def _insist(write: Callable[[], T]) -> T:
     """Do a write of ours even if the database is away for a while; each is safe to repeat."""
     deadline = time.monotonic() + DATABASE_PATIENCE_SECS
+    pause = 0.0  # the connection may only be a stale one
     while True:
         try:
             return write()
@@ -216,7 +222,8 @@ def _insist(write: Callable[[], T]) -> T:
                 raise
             logger.warning("the database is away: %s", error)
             connections.close_all()
-            time.sleep(0.3)
+            time.sleep(pause)
+            pause = 0.3
 
 
 # ── The process ──

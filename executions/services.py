@@ -158,8 +158,11 @@ _CLAIM = """
         UPDATE executions_execution SET
             status = 'pulling', attempts = attempts + 1, claimed_at = now(),
             queue_ms = greatest(0, extract(epoch FROM now() - created_at) * 1000)::int,
-            host_id = %s, worker = %s
-        WHERE exec_id = %s AND status = 'queued'
+            host_id = %(host_id)s, worker = %(worker)s
+        WHERE exec_id = %(exec_id)s AND (
+            status = 'queued'
+            OR status = 'pulling' AND host_id = %(host_id)s AND worker = %(worker)s
+        )
         RETURNING *
     ), taken AS (
         DELETE FROM django_q_ormq USING claimed
@@ -173,17 +176,22 @@ def claim(*, exec_id: str, host_id: str, worker: str) -> Execution | None:
     """Make a queued run this worker's; None when it isn't to be had (any more).
 
     Its message goes in the same statement: from here on the claim stands for it, so a message that
-    django-q2 delivers twice runs once.
+    django-q2 delivers twice runs once. May be repeated by the same worker, which can't know whether
+    a claim was committed when the connection broke over it.
     """
-    claimed = list(Execution.objects.raw(_CLAIM, [host_id, worker, exec_id]))
+    names = {"exec_id": exec_id, "host_id": host_id, "worker": worker}
+    claimed = list(Execution.objects.raw(_CLAIM, names))
     return claimed[0] if claimed else None
 
 
 def start(*, execution: Execution, image_digest: str, pull_ms: int, start_ms: int) -> bool:
-    """The command is about to be executed: from now on the run is never tried again."""
+    """The command is about to be executed: from now on the run is never tried again.
+
+    False when the claim doesn't stand any more. May be repeated.
+    """
     return bool(
         Execution.objects.filter(
-            pk=execution.pk, status=Status.PULLING, attempts=execution.attempts
+            pk=execution.pk, status__in=CLAIMED, attempts=execution.attempts
         ).update(
             status=Status.RUNNING,
             started_at=Now(),
