@@ -19,16 +19,6 @@ class BadPath(FilestoreError):
     code = "invalid_path"
 
 
-class BadUpload(FilestoreError):
-    """A request whose `field` is missing, doubled or of the wrong kind."""
-
-    code = "invalid"
-
-    def __init__(self, message: str, *, field: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-
-
 class TooLarge(FilestoreError):
     """More bytes in one file than BOXER_UPLOAD_LIMIT_BYTES."""
 

@@ -8,7 +8,6 @@ from drf_spectacular.utils import (
     OpenApiParameter,
     OpenApiResponse,
     extend_schema,
-    extend_schema_view,
 )
 from rest_framework import serializers
 
@@ -57,7 +56,7 @@ _STORAGE_FAILED = _error(
     "storage_failed",
 )
 
-_UPLOAD = extend_schema(
+upload_operation = extend_schema(
     operation_id="uploadFile",
     tags=["files"],
     summary="Upload a file to the file store",
@@ -88,7 +87,7 @@ _UPLOAD = extend_schema(
     },
 )
 
-_DOWNLOAD = extend_schema(
+download_operation = extend_schema(
     operation_id="downloadFile",
     tags=["files"],
     summary="Download a file from the file store",
@@ -124,5 +123,3 @@ _DOWNLOAD = extend_schema(
         503: _STORAGE_FAILED,
     },
 )
-
-files_operations = extend_schema_view(upload=_UPLOAD, download=_DOWNLOAD)

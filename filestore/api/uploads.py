@@ -3,27 +3,27 @@
 from typing import BinaryIO, cast
 
 from django.http import QueryDict
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from filestore.errors import BadUpload
 from filestore.paths import clean_path, clean_upload_path
 
 
 def upload_fields(request: Request) -> tuple[str, BinaryIO]:
-    """The clean path and the open file. Raises BadPath, BadUpload, TooLarge, and ParseError."""
+    """The clean path and the open file. Raises BadPath, TooLarge, ValidationError, ParseError."""
     data = request.data  # Parses the body; what goes wrong with that is raised here.
     files = request.FILES.getlist("file")
     # Without a body there is no QueryDict; "file" lists what came under the name, text or file.
     sent = data.getlist("file") if isinstance(data, QueryDict) else []
     if not isinstance(data, QueryDict) or not sent:
-        raise BadUpload("is missing", field="file")
+        raise ValidationError({"file": ["is missing"]})
     if not files:
-        raise BadUpload("must be sent as a file, with a filename", field="file")
+        raise ValidationError({"file": ["must be sent as a file, with a filename"]})
     if len(sent) > 1:
-        raise BadUpload("is there more than once", field="file")
+        raise ValidationError({"file": ["is there more than once"]})
     texts = data.getlist("path")
     if not all(isinstance(text, str) for text in texts):
-        raise BadUpload("must be text, not a file", field="path")
+        raise ValidationError({"path": ["must be text, not a file"]})
     path = clean_upload_path(_only(texts))
     return path, cast("BinaryIO", files[0].file)
 
@@ -35,7 +35,7 @@ def query_path(request: Request) -> str:
 
 def _only(values: list[str]) -> str:
     if not values:
-        raise BadUpload("is missing", field="path")
+        raise ValidationError({"path": ["is missing"]})
     if len(values) > 1:
-        raise BadUpload("is there more than once", field="path")
+        raise ValidationError({"path": ["is there more than once"]})
     return values[0]

@@ -18,7 +18,12 @@ from filestore import services
 from filestore.api.downloads import Download
 from filestore.api.parsers import UploadParser
 from filestore.api.ranges import ByteRange, Unsatisfiable, byte_range, unchanged
-from filestore.api.schema import BINARY, StoredPathSerializer, files_operations
+from filestore.api.schema import (
+    BINARY,
+    StoredPathSerializer,
+    download_operation,
+    upload_operation,
+)
 from filestore.api.uploads import query_path, upload_fields
 from filestore.errors import BlobGone, FileMissing
 from filestore.models import StoredFile
@@ -26,13 +31,13 @@ from filestore.models import StoredFile
 _OPEN_ATTEMPTS = 5
 
 
-@files_operations
 class FilesViewSet(ViewSet):
     """Files by their paths. What users stored is never shown by a browser, only saved."""
 
     parser_classes = [UploadParser]
     serializer_class = StoredPathSerializer
 
+    @upload_operation
     def upload(self, request: Request) -> Response:
         path, source = upload_fields(request)
         owner_id: int = request.user.pk  # type: ignore[assignment]  # saved, so it has one
@@ -40,6 +45,7 @@ class FilesViewSet(ViewSet):
             stored = services.store(owner_id=owner_id, path=path, source=source)
         return Response(StoredPathSerializer({"path": stored.path}).data)
 
+    @download_operation
     def download(self, request: Request) -> HttpResponseBase:
         path = query_path(request)
         for _ in range(_OPEN_ATTEMPTS):
