@@ -9,105 +9,238 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('filestore', '0001_initial'),
+        ("filestore", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Execution',
+            name="Execution",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('exec_id', models.CharField(default=executions.models.new_exec_id, editable=False, max_length=32, unique=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('image', models.CharField(help_text='As requested.', max_length=1024)),
-                ('cmd', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)),
-                ('env', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), default=list, size=None)),
-                ('cwd', models.CharField(default='/', max_length=4096)),
-                ('files', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), default=list, size=None)),
-                ('network', models.CharField(choices=[('none', 'None'), ('sandbox', 'Sandbox'), ('host', 'Host')], default='none', max_length=8)),
-                ('persist', models.BooleanField(default=False)),
-                ('cpu_cores', models.FloatField()),
-                ('memory_mb', models.PositiveIntegerField(help_text='MiB.')),
-                ('pids_limit', models.PositiveIntegerField()),
-                ('wall_clock_secs', models.PositiveIntegerField()),
-                ('nofile', models.PositiveIntegerField()),
-                ('status', models.CharField(choices=[('queued', 'Queued'), ('pulling', 'pulling: claimed, its image and sandbox are being prepared'), ('running', 'Running'), ('finished', 'Finished'), ('cancelled', 'Cancelled')], default='queued', max_length=10)),
-                ('outcome', models.CharField(blank=True, choices=[('exited', 'Exited'), ('signalled', 'Signalled'), ('timed_out', 'Timed Out'), ('out_of_memory', 'Out Of Memory'), ('output_limit', 'Output Limit'), ('infra_error', 'Infra Error')], default='', max_length=14)),
-                ('exit_code', models.IntegerField(null=True)),
-                ('signal', models.PositiveSmallIntegerField(null=True)),
-                ('error', models.TextField(blank=True, default='', help_text='What went wrong with infra_error.')),
-                ('error_code', models.CharField(blank=True, default='', max_length=32)),
-                ('image_digest', models.CharField(blank=True, default='', max_length=128)),
-                ('message_id', models.BigIntegerField(help_text="Its row in django-q2's queue.", null=True)),
-                ('attempts', models.PositiveSmallIntegerField(default=0, help_text='How often it was claimed.')),
-                ('worker', models.CharField(blank=True, default='', max_length=64)),
-                ('claimed_at', models.DateTimeField(null=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('queue_ms', models.PositiveIntegerField(help_text='Submitted until claimed.', null=True)),
-                ('pull_ms', models.PositiveIntegerField(help_text='Getting the image.', null=True)),
-                ('start_ms', models.PositiveIntegerField(help_text='Booting the sandbox.', null=True)),
-                ('wall_ms', models.PositiveIntegerField(help_text='The command, start to end.', null=True)),
-                ('cpu_ms', models.PositiveIntegerField(null=True)),
-                ('max_memory_bytes', models.PositiveBigIntegerField(null=True)),
-                ('left_out', models.JSONField(default=list, help_text="What lay in /output and wasn't stored: path and reason.")),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "exec_id",
+                    models.CharField(
+                        default=executions.models.new_exec_id,
+                        editable=False,
+                        max_length=32,
+                        unique=True,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("image", models.CharField(help_text="As requested.", max_length=1024)),
+                (
+                    "cmd",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), size=None
+                    ),
+                ),
+                (
+                    "env",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), default=list, size=None
+                    ),
+                ),
+                ("cwd", models.CharField(default="/", max_length=4096)),
+                (
+                    "files",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), default=list, size=None
+                    ),
+                ),
+                (
+                    "network",
+                    models.CharField(
+                        choices=[("none", "None"), ("sandbox", "Sandbox"), ("host", "Host")],
+                        default="none",
+                        max_length=8,
+                    ),
+                ),
+                ("persist", models.BooleanField(default=False)),
+                ("cpu_cores", models.FloatField()),
+                ("memory_mb", models.PositiveIntegerField(help_text="MiB.")),
+                ("pids_limit", models.PositiveIntegerField()),
+                ("wall_clock_secs", models.PositiveIntegerField()),
+                ("nofile", models.PositiveIntegerField()),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            (
+                                "pulling",
+                                "pulling: claimed, its image and sandbox are being prepared",
+                            ),
+                            ("running", "Running"),
+                            ("finished", "Finished"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("exited", "Exited"),
+                            ("signalled", "Signalled"),
+                            ("timed_out", "Timed Out"),
+                            ("out_of_memory", "Out Of Memory"),
+                            ("output_limit", "Output Limit"),
+                            ("infra_error", "Infra Error"),
+                        ],
+                        default="",
+                        max_length=14,
+                    ),
+                ),
+                ("exit_code", models.IntegerField(null=True)),
+                ("signal", models.PositiveSmallIntegerField(null=True)),
+                (
+                    "error",
+                    models.TextField(
+                        blank=True, default="", help_text="What went wrong with infra_error."
+                    ),
+                ),
+                ("error_code", models.CharField(blank=True, default="", max_length=32)),
+                ("image_digest", models.CharField(blank=True, default="", max_length=128)),
+                (
+                    "message_id",
+                    models.BigIntegerField(help_text="Its row in django-q2's queue.", null=True),
+                ),
+                (
+                    "attempts",
+                    models.PositiveSmallIntegerField(
+                        default=0, help_text="How often it was claimed."
+                    ),
+                ),
+                ("worker", models.CharField(blank=True, default="", max_length=64)),
+                ("claimed_at", models.DateTimeField(null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "queue_ms",
+                    models.PositiveIntegerField(help_text="Submitted until claimed.", null=True),
+                ),
+                ("pull_ms", models.PositiveIntegerField(help_text="Getting the image.", null=True)),
+                (
+                    "start_ms",
+                    models.PositiveIntegerField(help_text="Booting the sandbox.", null=True),
+                ),
+                (
+                    "wall_ms",
+                    models.PositiveIntegerField(help_text="The command, start to end.", null=True),
+                ),
+                ("cpu_ms", models.PositiveIntegerField(null=True)),
+                ("max_memory_bytes", models.PositiveBigIntegerField(null=True)),
+                (
+                    "left_out",
+                    models.JSONField(
+                        default=list,
+                        help_text="What lay in /output and wasn't stored: path and reason.",
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='WorkerHost',
+            name="WorkerHost",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
-                ('name', models.CharField(help_text='Host name.', max_length=255)),
-                ('workers', models.PositiveIntegerField(help_text='Runs at a time.')),
-                ('runsc_version', models.CharField(blank=True, default='', max_length=64)),
-                ('started_at', models.DateTimeField(auto_now_add=True)),
-                ('seen_at', models.DateTimeField(db_index=True)),
-                ('stopped_at', models.DateTimeField(null=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
+                ("name", models.CharField(help_text="Host name.", max_length=255)),
+                ("workers", models.PositiveIntegerField(help_text="Runs at a time.")),
+                ("runsc_version", models.CharField(blank=True, default="", max_length=64)),
+                ("started_at", models.DateTimeField(auto_now_add=True)),
+                ("seen_at", models.DateTimeField(db_index=True)),
+                ("stopped_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='ExecutionOutput',
+            name="ExecutionOutput",
             fields=[
-                ('execution', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='output', serialize=False, to='executions.execution')),
-                ('stdout', models.BinaryField(default=b'')),
-                ('stderr', models.BinaryField(default=b'')),
+                (
+                    "execution",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="output",
+                        serialize=False,
+                        to="executions.execution",
+                    ),
+                ),
+                ("stdout", models.BinaryField(default=b"")),
+                ("stderr", models.BinaryField(default=b"")),
             ],
         ),
         migrations.CreateModel(
-            name='ExecutionInput',
+            name="ExecutionInput",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.CharField(max_length=4096)),
-                ('sha256', models.CharField(max_length=64)),
-                ('size', models.PositiveBigIntegerField(help_text='Bytes.')),
-                ('blob', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='filestore.blob')),
-                ('execution', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='inputs', to='executions.execution')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("path", models.CharField(max_length=4096)),
+                ("sha256", models.CharField(max_length=64)),
+                ("size", models.PositiveBigIntegerField(help_text="Bytes.")),
+                (
+                    "blob",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.PROTECT, to="filestore.blob"
+                    ),
+                ),
+                (
+                    "execution",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="inputs",
+                        to="executions.execution",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='execution',
-            name='host',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, to='executions.workerhost'),
+            model_name="execution",
+            name="host",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.SET_NULL, to="executions.workerhost"
+            ),
         ),
         migrations.AddIndex(
-            model_name='execution',
-            index=models.Index(fields=['owner', '-id'], name='executions_of_an_owner'),
+            model_name="execution",
+            index=models.Index(fields=["owner", "-id"], name="executions_of_an_owner"),
         ),
         migrations.AddIndex(
-            model_name='execution',
-            index=models.Index(condition=models.Q(('status__in', ['queued', 'pulling', 'running'])), fields=['status'], name='unfinished_executions'),
+            model_name="execution",
+            index=models.Index(
+                condition=models.Q(("status__in", ["queued", "pulling", "running"])),
+                fields=["status"],
+                name="unfinished_executions",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.CheckConstraint(condition=models.Q(('status', 'finished'), ('outcome', ''), _connector='XOR'), name='finished_has_an_outcome'),
+            model_name="execution",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status", "finished"), ("outcome", ""), _connector="XOR"),
+                name="finished_has_an_outcome",
+            ),
         ),
     ]
