@@ -1,6 +1,7 @@
 """POST /run refuses what it can't run, names what is wrong, and queues nothing."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django_q.models import OrmQ
 
+from executions.api.serializers import IMAGE_PATTERN
 from executions.models import Execution
 from tests.answers import error_of
 
@@ -107,7 +109,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"image": True}, "image", "Must be a string"),
     ({"image": "a\0b"}, "image", "NUL"),
     ({"image": "a\ud800"}, "image", "surrogates"),
-    ({"image": "a" * 1025}, "image", "1024 bytes"),
+    ({"image": "a" * 513}, "image", "512 bytes"),
     ({"cmd": None}, "cmd", "may not be null"),
     ({"cmd": []}, "cmd", "Must not be empty"),
     ({"cmd": "echo hi"}, "cmd", "list of strings"),
@@ -239,6 +241,27 @@ def test_an_image_that_no_registry_could_serve_is_400(client: Client, image: str
     body = error_of(post(client, GOOD | {"image": image}), 400, "invalid_image")
     assert repr(image) in body["error"]
     assert body["fields"].keys() == {"image"}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "busybox",
+        "python:3.12-slim",
+        "library/python",
+        "ghcr.io/a/b.c/d__e-f:V1.0_x",
+        "localhost:5000/a",
+        "[::1]:5000/a",
+        "Registry.Example/a",
+        "a@sha256:" + "0" * 64,
+        "a:t@sha256:" + "0" * 64,
+    ],
+)
+def test_an_image_that_a_registry_could_serve_passes_its_pattern_too(
+    client: Client, image: str
+) -> None:
+    assert re.search(IMAGE_PATTERN, image)
+    error_of(post(client, GOOD | {"image": image}), 503, "no_worker")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,16 @@ from executions.api.fields import (
 from executions.api.inputs import clean_files
 from executions.errors import InvalidReference
 from executions.models import Network, Outcome, Status
-from executions.sandbox.references import BadReference, normalise
+from executions.sandbox.references import REFERENCE_LIMIT, BadReference, normalise
 from executions.sandbox.spec import Limits
 from executions.services import RunRequest
 
-IMAGE_BYTES = 1024
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE_PATTERN = (
+    r"^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
+    rf"{_PART}(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?$"
+)
+"""Only told: executions/sandbox/references.py decides, and knows more than a pattern can say."""
 CWD_BYTES = 4095  # PATH_MAX without the NUL
 WORDS_LIMIT = 1000
 WORDS_BYTES = 128 << 10  # MAX_ARG_STRLEN, and far below what execve takes in all
@@ -72,9 +77,9 @@ class RunRequestSerializer(ClosedSerializer):
     """A command to run in an image. null for an optional field means that it isn't given."""
 
     image = TextField(
-        max_bytes=IMAGE_BYTES,
+        max_bytes=REFERENCE_LIMIT,
         check=reference,
-        pattern=r"^[!-~]+$",
+        pattern=IMAGE_PATTERN,
         help_text="As a registry serves it, named as Docker does.",
     )
     cmd = TextListField(
