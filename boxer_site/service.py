@@ -167,7 +167,7 @@ class Service:
         self.supervisor.start(part)
 
     def start_workers(self) -> None:
-        keeper = Part("keeper", lambda: manage("keeper"), env=self.env, grace_secs=1.0)
+        keeper = Part("keeper", lambda: manage("keeper"), env=self.env, grace_secs=2.0)
         cluster = Part("cluster", lambda: manage("cluster"), env=self.env, grace_secs=4.0)
         self.supervisor.start(keeper)
         self.supervisor.start(cluster)
