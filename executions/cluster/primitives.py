@@ -60,9 +60,8 @@ class Mailbox:
         return 0 if self.empty() else 1
 
     def close(self) -> None:
-        """Part of a multiprocessing queue's interface: nothing is buffered that has to go first."""
-
-    join_thread = close
+        self._reader.close()
+        self._writer.close()
 
 
 def _pack(message: Any) -> bytes:
