@@ -194,7 +194,7 @@ def test_images_are_used_and_removed_at_once_without_one_vanishing_from_under_a_
         removed = 0
         while not done.is_set():
             removed += len(store.prune(0))
-            time.sleep(0.005)
+            time.sleep(0.1)
         return removed
 
     def use(_: int) -> str:
@@ -207,7 +207,7 @@ def test_images_are_used_and_removed_at_once_without_one_vanishing_from_under_a_
     with ThreadPoolExecutor(5) as pool:
         pruning = pool.submit(prune)
         try:
-            digests = set(pool.map(use, range(40)))
+            digests = set(pool.map(use, range(200)))
         finally:
             done.set()
         assert len(digests) == 1

@@ -126,8 +126,10 @@ def test_only_the_local_host_itself_is_local() -> None:
 
 
 PIECES = st.sampled_from(
-    [*TRANSPORTS, *"/:@.-_aA0[]\n\0 é", "..", "__", "//", "localhost", "docker.io", "library/"]
-    + ["sha256:", DIGEST, "host.example", "5000"]  # noqa: RUF005
+    (
+        *(*TRANSPORTS, *"/:@.-_aA0[]\n\0 é", "..", "__", "//", "localhost", "docker.io"),
+        *("library/", "sha256:", DIGEST, "host.example", "5000"),
+    )
 )
 ANYTHING = st.one_of(
     st.text(max_size=600),

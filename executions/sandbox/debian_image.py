@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -125,6 +126,8 @@ def _run(argv: list[str], work: Path) -> None:
 def _apt_proxies() -> list[str]:
     """The machine's apt may reach its mirror through a proxy only; mmdebstrap doesn't ask it."""
     argv = ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"]
+    if shutil.which(argv[0]) is None:
+        return []
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     lines = done.stdout.splitlines()
     return [line for line in lines if re.match(r'Acquire::https?::Proxy\S* ".+";', line)]

@@ -127,7 +127,7 @@ class Unpacked:
     def publish(self, staged: Path, digest: str) -> None:
         """Moves a whole image directory to its place; one that is there already stays."""
         path = self.path(digest)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             staged.rename(path)
         except OSError as error:

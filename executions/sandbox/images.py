@@ -1,22 +1,16 @@
 """Container images: a reference becomes an unpacked root file system, pulled once, shared by all.
 
-Hostile in here are the reference, the registry and all of the image. A registry that can't be
-reached doesn't stop runs of an image that is here already: its last known content is used, and a
-warning says so. A registry that says no does.
+Hostile in here are the reference, the registry and all of the image.
 """
 
 import contextlib
-import json
-import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from executions.sandbox import archives, attempts, manifests, skopeo, umoci
+from executions.sandbox import attempts
 from executions.sandbox.image_errors import (
-    BY_CODE,
     ImageError,
     ImageInUse,
     ImageNotFound,
@@ -24,7 +18,8 @@ from executions.sandbox.image_errors import (
     PullFailed,
     PullTimeout,
 )
-from executions.sandbox.image_store import Image, Tag, Tags, Unpacked, WorkAreas, file_name
+from executions.sandbox.image_store import Image, Tags, Unpacked, WorkAreas
+from executions.sandbox.pulls import TRIES, Progress, Puller, silent
 from executions.sandbox.references import BadReference, Reference, normalise, parse
 
 __all__ = [
@@ -41,16 +36,7 @@ __all__ = [
     "normalise",
 ]
 
-log = logging.getLogger(__name__)
-
 FILES_LIMIT = 1_000_000
-REFRESH_SECS = 20.0
-"""How long a registry may take to say whether a tag that we have has moved."""
-RETRY_SECS = 30.0
-"""After a registry couldn't be reached, the image that we have is used for so long unasked."""
-
-Progress = Callable[[str, int], None]
-"""Called with a phase (resolving, downloading, unpacking) and the bytes it has got to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +48,6 @@ class StoredImage:
     size: int
     last_used: float
     """Wall clock."""
-
-
-def _silent(phase: str, done: int) -> None:
-    """Nobody looks on."""
 
 
 class ImageStore:
@@ -86,14 +68,21 @@ class ImageStore:
         files_limit: int = FILES_LIMIT,
     ) -> None:
         self.root = root
-        self.size_limit = size_limit
-        self.files_limit = files_limit
         self.pull_timeout = pull_timeout
         self.tag_ttl = tag_ttl
         self._images = Unpacked(root / "images")
         self._tags = Tags(root / "tags")
         self._work = WorkAreas(root / "work")
         self._attempts = root / "attempts"
+        self._puller = Puller(
+            images=self._images,
+            tags=self._tags,
+            work=self._work,
+            attempts=self._attempts,
+            size_limit=size_limit,
+            files_limit=files_limit,
+            tag_ttl=tag_ttl,
+        )
 
     # ── Use ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,7 +105,7 @@ class ImageStore:
         finally:
             attempts.unlock(descriptor)
 
-    def pull(self, reference: str, *, progress: Progress = _silent) -> Image:
+    def pull(self, reference: str, *, progress: Progress = silent) -> Image:
         """Asks the registry even where the image is here and fresh. Raises like `hold`."""
         deadline = time.monotonic() + self.pull_timeout
         return self._obtain(parse(reference), deadline, progress, ask=True)
@@ -131,8 +120,8 @@ class ImageStore:
         return self._images.read(tag.digest, str(wanted))
 
     def _held(self, wanted: Reference, deadline: float) -> tuple[Image, int]:
-        for _ in range(5):
-            image = self._cached(wanted) or self._obtain(wanted, deadline, _silent)
+        for _ in range(TRIES):
+            image = self._cached(wanted) or self._obtain(wanted, deadline, silent)
             try:
                 descriptor = self._images.share(image.digest, deadline)
             except attempts.WaitedTooLong:
@@ -141,160 +130,19 @@ class ImageStore:
                 return image, descriptor
         raise PullFailed(f"{wanted}: it was removed again each time it had been pulled")
 
-    # ── Get ──────────────────────────────────────────────────────────────────────────────────────
-
-    def _once(
-        self,
-        key: str,
-        name: str,
-        deadline: float,
-        work: Callable[[], Image],
-    ) -> Image | str:
-        """Does `work`, or waits for whoever does the same. Answers the image, or its digest."""
-        try:
-            mine = attempts.join(self._attempts / file_name(key), deadline)
-        except attempts.WaitedTooLong:
-            raise PullTimeout(f"{name}: it was still being pulled when time was up") from None
-        if not isinstance(mine, attempts.Attempt):
-            if "code" in mine:
-                raise BY_CODE[mine["code"]](mine["message"])
-            return str(mine["digest"])
-        outcome: dict[str, Any] | None = None
-        try:
-            image = work()
-            outcome = {"digest": image.digest}
-            return image
-        except (ImageNotFound, ImageTooLarge, PullFailed) as error:
-            # Those who waited for this attempt share its failure; nobody who comes later does.
-            outcome = {"code": error.code, "message": str(error)}
-            raise
-        except OSError as error:
-            raise PullFailed(f"{name}: {error}") from error
-        finally:
-            mine.close(outcome)
-
     def _obtain(
         self, wanted: Reference, deadline: float, progress: Progress, *, ask: bool = False
     ) -> Image:
         self._prepare()
-        name = str(wanted)
-
-        def work() -> Image:
-            image = None if ask else self._cached(wanted)
-            limit = min(deadline, time.monotonic() + self.pull_timeout)
-            return image or self._resolve(wanted, limit, progress)
-
-        for _ in range(5):
-            found = self._once(name, name, deadline, work)
-            image = self._images.read(found, name) if isinstance(found, str) else found
-            if image is not None:
-                return image
-        raise PullFailed(f"{wanted}: it was removed again each time it had been pulled")
-
-    def _resolve(self, wanted: Reference, deadline: float, progress: Progress) -> Image:
-        """Asks the registry what the reference means now, and pulls it if that isn't here."""
-        name = str(wanted)
-        if wanted.local:
-            return self._imported(name)
-        tag = self._tags.read(name)
-        here = self._images.read(tag.digest, name) if tag else None
-        progress("resolving", 0)
-        with self._work.area() as area:
-            limit = min(deadline, time.monotonic() + REFRESH_SECS) if here else deadline
-            try:
-                manifest = skopeo.resolve(wanted, area, limit)
-            except (PullFailed, PullTimeout) as error:
-                if here is None or tag is None:
-                    raise
-                log.warning("The image that is here is used: %s", error)
-                until = time.time() - self.tag_ttl + min(RETRY_SECS, self.tag_ttl)
-                self._tags.write(replace(tag, checked=until))
-                return here
-            image = self._images.read(manifest.digest, name)
-            if image is None:
-                image = self._fetch(wanted, manifest, area, deadline, progress)
-        self._tags.write(Tag(name, manifest.digest, time.time()))
-        return image
-
-    def _imported(self, name: str) -> Image:
-        tag = self._tags.read(name)
-        image = self._images.read(tag.digest, name) if tag else None
-        if image is None:
-            raise ImageNotFound(f"{name}: it is not here, and only `images import` can bring it")
-        return image
-
-    def _fetch(
-        self,
-        wanted: Reference,
-        manifest: manifests.Manifest,
-        area: Path,
-        deadline: float,
-        progress: Progress,
-    ) -> Image:
-        name = str(wanted)
-        if manifest.download_bytes > self.size_limit:
-            raise ImageTooLarge(
-                f"{name}: its layers have {manifest.download_bytes} bytes, "
-                f"more than the {self.size_limit} that an image may have"
-            )
-        exact = Reference(wanted.host, wanted.path, "", manifest.digest)
-
-        def work() -> Image:
-            image = self._images.read(manifest.digest, name)
-            if image is not None:
-                return image
-            self._copy(skopeo.source(exact), name, area, deadline, progress)
-            return self._unpack(name, manifest.digest, area, deadline, progress)
-
-        return self._by_digest(manifest.digest, name, deadline, work)
-
-    def _by_digest(
-        self, digest: str, name: str, deadline: float, work: Callable[[], Image]
-    ) -> Image:
-        """Two references to one image are one pull as well."""
-        for _ in range(5):
-            found = self._once(digest, name, deadline, work)
-            image = self._images.read(found, name) if isinstance(found, str) else found
-            if image is not None:
-                return image
-        raise PullFailed(f"{name}: it was removed again each time it had been pulled")
-
-    def _copy(
-        self, origin: str, name: str, area: Path, deadline: float, progress: Progress
-    ) -> None:
-        watch = umoci.GrowthWatch(
-            area,
-            name,
-            # An archive is spooled beside the layout, so for a moment it is there twice.
-            2 * self.size_limit,
-            self.files_limit,
-            lambda done: progress("downloading", done),
+        return self._puller.obtain(
+            wanted,
+            deadline,
+            progress,
+            ready=lambda: None if ask else self._cached(wanted),
+            limit=self.pull_timeout,
         )
-        skopeo.copy(origin, name, area, deadline, watch=watch, file_limit=self.size_limit)
 
-    def _unpack(
-        self, name: str, digest: str, area: Path, deadline: float, progress: Progress
-    ) -> Image:
-        """Unpacks `area`/layout and puts the image in its place, in one step."""
-        staged, unpacked = area / "image", area / "unpacked"
-        staged.mkdir(mode=0o700)
-        unpacked.mkdir(mode=0o700)
-        env = manifests.environment(umoci.config(area, name))
-        watch = umoci.GrowthWatch(
-            unpacked / "rootfs",
-            name,
-            self.size_limit,
-            self.files_limit,
-            lambda done: progress("unpacking", done),
-        )
-        usage = umoci.unpack(area, deadline, watch)
-        watch.root.rename(staged / "rootfs")
-        (staged / "image.json").write_text(json.dumps({"env": env, "size": usage.bytes}))
-        self._images.publish(staged, digest)
-        path = self._images.path(digest)
-        return Image(name, digest, path / "rootfs", env, usage.bytes)
-
-    def import_archive(self, path: Path, reference: str, *, progress: Progress = _silent) -> Image:
+    def import_archive(self, path: Path, reference: str, *, progress: Progress = silent) -> Image:
         """Brings an OCI archive, an OCI layout directory or a docker archive in as `reference`.
 
         From then on no registry is asked for that reference, until it is removed or pulled.
@@ -304,28 +152,11 @@ class ImageStore:
         if wanted.digest:
             raise BadReference(f"{reference!r}: an image is imported under a tag, not a digest")
         self._prepare()
-        name = str(wanted)
         deadline = time.monotonic() + self.pull_timeout
-
-        def work() -> Image:
-            with self._work.area() as area:
-                origin = archives.origin(path, area)
-                self._copy(origin, str(path), area, deadline, progress)
-                digest = umoci.digest(area)
-
-                def unpack() -> Image:
-                    here = self._images.read(digest, name)
-                    return here or self._unpack(name, digest, area, deadline, progress)
-
-                image = self._by_digest(digest, name, deadline, unpack)
-            self._tags.write(Tag(name, digest, time.time(), imported=True))
-            return image
-
-        while True:
-            # Another's attempt for this name isn't this archive: wait for it, then go on.
-            image = self._once(f"import {name}", name, deadline, work)
-            if isinstance(image, Image):
-                return image
+        try:
+            return self._puller.import_archive(path, wanted, deadline, progress)
+        except OSError as error:
+            raise PullFailed(f"{path}: {error}") from error
 
     # ── Keep ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,12 +1,14 @@
 """Trees of files that somebody hostile made: measured, cleaned, removed, never followed."""
 
+import contextlib
 import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DEPTH_LIMIT = 128
 """Directories within each other; a walk holds two descriptors for each."""
@@ -25,9 +27,9 @@ class Usage:
     """Entries of any kind."""
 
 
-def walk(root: Path) -> Iterator[tuple[int, os.DirEntry[str]]]:
+def walk(root: Path) -> Generator[tuple[int, os.DirEntry[str]]]:
     """Every entry below `root`, with its directory's descriptor; entries may vanish meanwhile."""
-    stack: list[tuple[int, Iterator[os.DirEntry[str]]]] = []
+    stack: list[tuple[int, Any]] = []
     try:
         top = os.open(root, _DIRECTORY)
         stack.append((top, os.scandir(top)))
@@ -45,7 +47,8 @@ def walk(root: Path) -> Iterator[tuple[int, os.DirEntry[str]]]:
                 if child is not None:
                     stack.append((child, os.scandir(child)))
     finally:
-        for descriptor, _ in stack:
+        for descriptor, entries in stack:
+            entries.close()
             os.close(descriptor)
 
 
@@ -65,20 +68,23 @@ def measure(root: Path, *, bytes_limit: int, files_limit: int) -> Usage:
     """
     total = files = 0
     linked: set[tuple[int, int]] = set()
-    for _, entry in walk(root):
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        files += 1
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            if (status.st_dev, status.st_ino) in linked:
-                continue
-            linked.add((status.st_dev, status.st_ino))
-        total += max(status.st_size, status.st_blocks * 512)
-        if total > bytes_limit or files > files_limit:
-            break
+    with contextlib.closing(walk(root)) as entries:
+        for _, entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                total += _size(entry.stat(follow_symlinks=False), linked)
+                files += 1
+            if total > bytes_limit or files > files_limit:
+                break
     return Usage(total, files)
+
+
+def _size(status: os.stat_result, linked: set[tuple[int, int]]) -> int:
+    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+        identity = (status.st_dev, status.st_ino)
+        if identity in linked:
+            return 0
+        linked.add(identity)
+    return max(status.st_size, status.st_blocks * 512)
 
 
 def defuse(root: Path) -> int:
