@@ -1,0 +1,82 @@
+"""What /openapi.json promises, a generator of requests can't catch a running Boxer breaking."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.generation import GenerationMode
+
+from tests.stack import Stack
+
+EXAMPLES = 15
+LIMITS = {"wall_clock_secs": 5, "memory_mb": 64}
+
+# A path, or an image that no registry has, is well-formed and refused all the same.
+REFUSES_GOOD_DATA = [schemathesis.checks.positive_data_acceptance]
+
+Case = Any  # schemathesis has no types for what its strategies make
+
+
+@pytest.fixture(scope="module")
+def api(stack: Stack) -> Any:
+    schema = schemathesis.openapi.from_url(f"{stack.base_url}/openapi.json")
+    schema.config.update(base_url=stack.base_url)
+    return schema
+
+
+def hold(
+    api: Any,
+    method: str,
+    path: str,
+    mode: GenerationMode,
+    change: Callable[[Case], None] = lambda _case: None,
+) -> Counter[int]:
+    """Send generated requests and check every answer; how often each status came."""
+    statuses: Counter[int] = Counter()
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=api[path][method].as_strategy(generation_mode=mode))
+    def check(case: Case) -> None:
+        change(case)
+        response = case.call_and_validate(excluded_checks=REFUSES_GOOD_DATA)
+        statuses[response.status_code] += 1
+
+    check()
+    return statuses
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_system_routes_keep_their_promises(api: Any, path: str) -> None:
+    assert set(hold(api, "GET", path, GenerationMode.POSITIVE)) == {200}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_file_routes_keep_their_promises(api: Any, method: str, mode: GenerationMode) -> None:
+    assert hold(api, method, "/files", mode)
+
+
+def test_bad_runs_are_refused_as_promised(api: Any) -> None:
+    assert hold(api, "POST", "/run", GenerationMode.NEGATIVE)
+
+
+def test_good_runs_are_answered_as_promised(api: Any, busybox_reference: str) -> None:
+    def runnable(case: Case) -> None:
+        """Any command with any environment, in an image that is there, briefly."""
+        case.body["image"] = busybox_reference
+        case.body["limits"] = LIMITS
+        case.body.pop("files", None)
+        if case.body.get("network") == "sandbox":
+            case.body["network"] = None
+
+    statuses = hold(api, "POST", "/run", GenerationMode.POSITIVE, runnable)
+    assert statuses[200]
+    assert set(statuses) <= {200, 400}
