@@ -10,6 +10,8 @@ from django.contrib.auth.models import User
 from boxer_site.authentication import ANONYMOUS, anonymous_user
 from boxer_site.embedded_postgres import EmbeddedPostgres
 from tests.environment import HOME
+from tests.registry import Registry
+from tests.stack import Stack
 
 pytest_plugins = ["tests.fixtures_storage"]
 if find_spec("tests.fixtures_images"):
@@ -21,6 +23,13 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """The suite's PostgreSQL, on the socket that the settings name."""
     with EmbeddedPostgres(HOME, throwaway=True).running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def stack(registry: Registry) -> Iterator[Stack]:
+    """A Boxer for every test that needs none of its own; `registry` is its docker.io."""
+    with Stack("--workers", "4", env={"BOXER_TAG_TTL_SECS": "3"}) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

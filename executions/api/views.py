@@ -1,11 +1,15 @@
 """POST /run: write the run down, wait to be told that it ended, answer."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import cast
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase, JsonResponse
+from psycopg_pool import PoolTimeout
 from rest_framework.request import Request
 
 from executions import notifications, services
@@ -16,8 +20,12 @@ from executions.api.serializers import RunRequestSerializer
 from executions.errors import ServiceBusy, StillQueued
 from executions.models import UNFINISHED, Execution, new_exec_id
 
+logger = logging.getLogger(__name__)
+
 AROUND_SECS = 60
 """Booting, collecting and storing, beyond the waits that have bounds of their own."""
+LOOK_AGAIN_SECS = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Pauses between looks while the database is away: a PostgreSQL that died is back in seconds."""
 
 
 class RunViewSet(AsyncViewSet):
@@ -54,9 +62,9 @@ class RunViewSet(AsyncViewSet):
         begun = now()
         for until in (begun + settings.BOXER_QUEUE_WAIT_SECS, begun + longest):
             while await ended.wait(max(0.0, until - now())):
-                if response := await in_thread(self._look, request, exec_id):
+                if response := await _patiently(self._look, request, exec_id):
                     return response
-            if response := await in_thread(self._take_back_or_look, request, exec_id):
+            if response := await _patiently(self._take_back_or_look, request, exec_id):
                 return response
         raise ServiceBusy(f"no answer within {longest:.0f} s; the run goes on", exec_id=exec_id)
 
@@ -78,3 +86,16 @@ class RunViewSet(AsyncViewSet):
         if not request.META.get("CONTENT_LENGTH"):
             request.META["CONTENT_LENGTH"] = str(len(request.body))
         return super().initialize_request(request, *args, **kwargs)
+
+
+async def _patiently(
+    look: Callable[[Request, str], JsonResponse | None], request: Request, exec_id: str
+) -> JsonResponse | None:
+    """The run goes on without the database for a while, so whoever waits for it does too."""
+    for pause in LOOK_AGAIN_SECS:
+        try:
+            return await in_thread(look, request, exec_id)
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            logger.warning("looking for the end of %s: %s", exec_id, error)
+            await asyncio.sleep(pause)
+    raise ServiceBusy("the database can't be reached; the run goes on", exec_id=exec_id)

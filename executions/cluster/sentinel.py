@@ -44,6 +44,7 @@ class BoxerSentinel(Sentinel):  # type: ignore[misc]
         """Guard the cluster of a worker host until a signal says stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_on_signal)
+        kernel.name_process("boxer-cluster")
         self._host = host
         self.start()
 
@@ -79,10 +80,12 @@ class BoxerSentinel(Sentinel):  # type: ignore[misc]
 
     def spawn_pusher(self) -> BaseProcess:
         pusher = Pusher(self.task_queue, self.event_out, self.broker, self._host_id)
-        return self._fork(_as_part, os.getpid(), pusher.run)
+        return self._fork(_as_part, "boxer-pusher", os.getpid(), pusher.run)
 
     def spawn_monitor(self) -> BaseProcess:
-        return self._fork(_as_part, os.getpid(), monitor, self.result_queue, self.broker)
+        return self._fork(
+            _as_part, "boxer-monitor", os.getpid(), monitor, self.result_queue, self.broker
+        )
 
     def stop(self) -> None:
         """Interrupt the workers, which end their sandboxes and say so, then end the rest."""
@@ -105,8 +108,9 @@ def _join(processes: list[BaseProcess], deadline: float) -> None:
             process.join()
 
 
-def _as_part(parent: int, target: Callable[..., None], *args: Any) -> None:
+def _as_part(name: str, parent: int, target: Callable[..., None], *args: Any) -> None:
     """A part of the cluster other than a worker: it goes with the sentinel, and only with it."""
+    kernel.name_process(name)
     kernel.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

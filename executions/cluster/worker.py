@@ -50,6 +50,7 @@ def run(
     tasks: Rendezvous, results: Mailbox, timer: Timer, timeout: int, parent: int, host_id: str
 ) -> None:
     """A worker process, from its fork to its end."""
+    kernel.name_process("boxer-worker")
     kernel.die_with_parent(parent)
     kernel.become_subreaper()
     executor = runner.start(host_id=host_id)

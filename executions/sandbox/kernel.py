@@ -15,6 +15,7 @@ MS_NOEXEC = 8
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -61,6 +62,11 @@ def _unescape(field: str) -> str:
 def become_subreaper() -> None:
     """Orphans among our descendants become our children, so that we can reap them ourselves."""
     _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a child subreaper")
+
+
+def name_process(name: str) -> None:
+    """What ps(1) and top(1) call this process, from its main thread; the kernel keeps 15 bytes."""
+    _check(_libc.prctl(PR_SET_NAME, name.encode(), 0, 0, 0), "naming the process")
 
 
 def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> None:
