@@ -7,7 +7,9 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ STEADY_SECS = 30.0
 """A part that lived this long is restarted without a delay that earlier deaths earned it."""
 POLL_SECS = 0.05
 """How often readiness is asked for, and only while something isn't ready."""
+
+MARK = "BOXER_SUPERVISED_BY"
+"""In the environment of every part; nothing but last_resort.py looks at it."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,13 +58,16 @@ class Part:
     stderr: Path | None = None
     """Rewritten at each start; our own where not given."""
     restart: bool = True
+    outlives_us: bool = False
+    """Whether nobody tells it when this process is killed."""
 
 
 class Child:
     """A part and its present process."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, mark: str) -> None:
         self.part = part
+        self.mark = mark
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
         self.start_again_at: float | None = None
@@ -68,16 +76,17 @@ class Child:
     def start(self) -> None:
         part = self.part
         stderr = part.stderr.open("wb") if part.stderr else None
+        signum = 0 if part.outlives_us else part.stop_signal
         try:
             self.process = subprocess.Popen(
                 part.command(),
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
-                env=os.environ | part.env,
+                env=os.environ | part.env | {MARK: self.mark},
                 pass_fds=part.inherited,
                 start_new_session=True,
                 # This process has one thread, and exec follows at once.
-                preexec_fn=_die_with(os.getpid(), part.stop_signal),  # noqa: PLW1509
+                preexec_fn=_die_with(os.getpid(), signum),  # noqa: PLW1509
             )
         finally:
             if stderr:
@@ -142,6 +151,7 @@ class Supervisor:
     def __init__(self, *, stop_within_secs: float = 9.0) -> None:
         self.stop_within_secs = stop_within_secs
         self.children: dict[str, Child] = {}
+        self.mark = str(uuid.uuid4())
         self.signals = 0
         self._old_handlers: dict[int, signal._HANDLER] = {}
         self._wakeup, self._wakeup_writer = socket.socketpair()
@@ -155,7 +165,21 @@ class Supervisor:
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             self._old_handlers[signum] = signal.signal(signum, self._note)
+        self._lifeline, self._lifeline_writer = os.pipe()
+        self.start(self._last_resort())
         return self
+
+    def _last_resort(self) -> Part:
+        """Kills what is still there some time after this process was killed."""
+        command = [sys.executable, "-IS", str(Path(__file__).with_name("last_resort.py"))]
+        command += [str(self._lifeline), f"{MARK}={self.mark}"]
+        return Part(
+            "last-resort",
+            lambda: command,
+            stop_signal=signal.SIGKILL,
+            inherited=(self._lifeline,),
+            outlives_us=True,
+        )
 
     def __exit__(
         self,
@@ -170,8 +194,10 @@ class Supervisor:
             for signum, handler in self._old_handlers.items():
                 signal.signal(signum, handler)
             libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-            self._wakeup.close()
-            self._wakeup_writer.close()
+            for end in (self._wakeup, self._wakeup_writer):
+                end.close()
+            for descriptor in (self._lifeline, self._lifeline_writer):
+                os.close(descriptor)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if signum != signal.SIGCHLD:
@@ -187,7 +213,7 @@ class Supervisor:
     # ── Running ──────────────────────────────────────────────────────────────────────────────────
 
     def start(self, part: Part) -> None:
-        child = self.children[part.name] = Child(part)
+        child = self.children[part.name] = Child(part, self.mark)
         child.start()
 
     def wait_until(

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.environment import new_home
-from tests.leftovers import leftovers
+from tests.leftovers import leftovers, processes
 from tests.stack import Stack, manage
 
 
@@ -100,8 +100,9 @@ def test_when_it_is_killed_itself_everything_ends_and_the_next_start_is_clean() 
     stack = Stack("--workers", "2").start()
     stack.kill()
     deadline = time.monotonic() + 15
-    while leftovers([stack.home]) and time.monotonic() < deadline:
+    while list(processes([stack.home])) and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert list(processes([stack.home])) == []
     with Stack("--workers", "2", home=stack.home) as again:
         assert again.get("/healthz") == (200, {"ok": True})
     assert leftovers([stack.home]) == []
