@@ -1,7 +1,6 @@
 """Fixtures that many tests use."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -13,9 +12,7 @@ from tests.environment import HOME
 from tests.registry import Registry
 from tests.stack import Stack
 
-pytest_plugins = ["tests.fixtures_storage"]
-if find_spec("tests.fixtures_images"):
-    pytest_plugins.append("tests.fixtures_images")
+pytest_plugins = ["tests.fixtures_images", "tests.fixtures_storage"]
 
 
 @pytest.fixture(scope="session")

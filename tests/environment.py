@@ -8,9 +8,14 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from tests.leftovers import leftovers
+
+LOG_BYTES = 6000
 
 _homes: list[Path] = []
 
@@ -47,8 +52,34 @@ atexit.register(remove_homes)
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Every fixture is torn down by now: whatever is still there makes the run fail."""
+    found = leftovers(_homes)
+    if found:
+        lines = "\n".join(f"  {line}" for line in found)
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\nleft behind by the tests:\n{lines}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     remove_homes()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the services it used have printed."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            log = getattr(value, "log", None)
+            if isinstance(log, str):
+                report.sections.append((f"log of {name}", log[-LOG_BYTES:]))
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import psutil
 
@@ -42,6 +42,8 @@ def manage(
 class Stack:
     """Runs from `start()` to `stop()`, or as a context manager; `log` is all that it printed."""
 
+    all: ClassVar[list["Stack"]] = []
+
     def __init__(
         self,
         *arguments: str,
@@ -59,6 +61,11 @@ class Stack:
             self.command += ["--listen", "127.0.0.1:0"]
         self.process: subprocess.Popen[bytes] | None = None
         self.base_url = ""
+        self.all.append(self)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     @property
     def log(self) -> str:
@@ -113,7 +120,7 @@ class Stack:
             raise AssertionError(f"didn't stop within {timeout} s:\n{log[-5000:]}") from None
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.running:
             self.process.kill()
             self.process.wait()
 
@@ -164,7 +171,7 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.running:
             code = self.stop()
             if kind is None:
                 assert code == 0, self.log[-5000:]

@@ -86,9 +86,14 @@ def test_root_has_a_user_without_privilege_run_it_and_opens_no_directory_to_anyb
 
 
 def test_its_mounts_are_seen_by_nobody_else(home: Path) -> None:
-    before = Path("/proc/self/mounts").read_text()
-    with EmbeddedPostgres(home, throwaway=True).running():
-        assert Path("/proc/self/mounts").read_text() == before
+    with EmbeddedPostgres(home, throwaway=True).running() as server:
+        with psycopg.connect(server.url()) as connection:
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+            assert row is not None
+            assert "/mnt/cluster" in Path(f"/proc/{row[0]}/mounts").read_text()
+        ours = Path("/proc/self/mounts").read_text()
+    assert str(home) not in ours
+    assert "/mnt/cluster" not in ours
 
 
 def test_after_kill_9_it_starts_again_with_everything_that_was_committed(
