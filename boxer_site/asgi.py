@@ -9,9 +9,12 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boxer_site.settings")
 
+import django
 from django.conf import settings
 
-from boxer_site.handler import django_application
+django.setup(set_prefix=False)
+
+from boxer_site.handler import Handler  # noqa: E402 (it imports models)
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -102,4 +105,4 @@ def limit_of(path: str) -> int:
     return int(settings.BOXER_REQUEST_LIMIT_BYTES)
 
 
-application = BodyLimit(django_application(), limit_of)
+application = BodyLimit(Handler(), limit_of)

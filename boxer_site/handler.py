@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import IO, Any
 
-import django
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http.response import HttpResponseBase
 
@@ -28,9 +27,3 @@ class Handler(ASGIHandler):
 
 def malformed() -> HttpResponseBase:
     return error_response(400, "The request's path or a header of it is malformed.", "bad_request")
-
-
-def django_application() -> Handler:
-    """What django.core.asgi.get_asgi_application() gives, with this handler."""
-    django.setup(set_prefix=False)
-    return Handler()

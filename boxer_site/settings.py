@@ -176,13 +176,13 @@ INSTALLED_APPS = [
     "executions",
 ]
 MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
+    "boxer_site.middleware.Security",
     "boxer_site.static.StaticFilesMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "boxer_site.middleware.Session",
+    "boxer_site.middleware.Csrf",
+    "boxer_site.middleware.Authentication",
+    "boxer_site.middleware.Messages",
+    "boxer_site.middleware.FrameOptions",
 ]
 TEMPLATES = [
     {

@@ -1,0 +1,76 @@
+"""Django's own middleware, run on the event loop: under ASGI each would cost two thread switches.
+
+None of it blocks: it looks at headers and cookies and sets some. The session alone talks to the
+database, and messages may live in it: both go to a thread, but only where a page has used them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpRequest, HttpResponseForbidden
+from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.security import SecurityMiddleware
+
+
+class _Inline:
+    """Goes before a MiddlewareMixin, whose __call__ awaits this when the server is asynchronous."""
+
+    get_response: Callable[[HttpRequest], Any]
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        before = getattr(self, "process_request", None)
+        response: HttpResponseBase | None = before(request) if before else None
+        if response is None:
+            response = await self.get_response(request)
+        return await self.after(request, response)
+
+    async def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        after = getattr(self, "process_response", None)
+        return after(request, response) if after else response
+
+
+class Security(_Inline, SecurityMiddleware):
+    pass
+
+
+class Session(_Inline, SessionMiddleware):
+    async def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Saving it is a query, and so can be looking at one that was used."""
+        if request.session.accessed or request.session.modified:
+            save = sync_to_async(self.process_response, thread_sensitive=True)
+            return await save(request, response)  # type: ignore[arg-type]
+        return self.process_response(request, response)  # type: ignore[arg-type]
+
+
+class Csrf(_Inline, CsrfViewMiddleware):
+    async def process_view(  # type: ignore[override]  # Django adapts either kind
+        self, request: HttpRequest, callback: Callable[..., Any], *arguments: Any
+    ) -> HttpResponseForbidden | None:
+        """For a form it reads the body; the API's views are exempt."""
+        if getattr(callback, "csrf_exempt", False):
+            return None
+        check = sync_to_async(super().process_view, thread_sensitive=True)
+        return await check(request, callback, *arguments)
+
+
+class Authentication(_Inline, AuthenticationMiddleware):
+    pass
+
+
+class Messages(_Inline, MessageMiddleware):
+    async def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        messages = getattr(request, "_messages", None)
+        if messages is None or not (messages.used or messages.added_new):
+            return response
+        store = sync_to_async(self.process_response, thread_sensitive=True)
+        return await store(request, response)  # type: ignore[arg-type]
+
+
+class FrameOptions(_Inline, XFrameOptionsMiddleware):
+    pass
