@@ -121,7 +121,7 @@ def test_the_image_runs_python_and_knows_nothing_of_the_machine_it_was_built_on(
     store.import_archive(python_image(), "boxer.local/python:debian")
     with store.hold("boxer.local/python:debian") as image:
         argv = [
-            "chroot",
+            "/usr/sbin/chroot",
             str(image.rootfs),
             "python3",
             "-c",

@@ -194,7 +194,7 @@ def test_images_are_used_and_removed_at_once_without_one_vanishing_from_under_a_
         removed = 0
         while not done.is_set():
             removed += len(store.prune(0))
-            time.sleep(0.1)
+            time.sleep(0.02)
         return removed
 
     def use(_: int) -> str:
@@ -202,12 +202,13 @@ def test_images_are_used_and_removed_at_once_without_one_vanishing_from_under_a_
             for _ in range(5):
                 assert len(os.listdir(image.rootfs)) == 6  # noqa: PTH208
                 time.sleep(0.002)
-            return image.digest
+        time.sleep(0.03)
+        return image.digest
 
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(3) as pool:
         pruning = pool.submit(prune)
         try:
-            digests = set(pool.map(use, range(200)))
+            digests = set(pool.map(use, range(60)))
         finally:
             done.set()
         assert len(digests) == 1

@@ -15,6 +15,11 @@ from pathlib import Path
 from executions.sandbox import attempts, trees
 from executions.sandbox.image_errors import ImageInUse, ImageNotFound
 
+FRESH = "fresh"
+FRESH_SECS = 10.0
+"""An image that was just pulled for a run can't be taken away until that run has locked it; a run
+that died before it could doesn't count for longer than this."""
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -116,6 +121,8 @@ class Unpacked:
         try:
             attempts.lock(descriptor, fcntl.LOCK_SH, deadline)
             if attempts.same_file(descriptor, path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(FRESH, dir_fd=descriptor)
                 os.utime(descriptor)
                 return descriptor
         except BaseException:
@@ -145,11 +152,23 @@ class Unpacked:
             attempts.lock(descriptor, fcntl.LOCK_EX, 0)
             if not attempts.same_file(descriptor, path):
                 raise ImageNotFound(f"{digest}: no such image here")
+            if self._fresh(path):
+                raise ImageInUse(f"{digest}: a run is about to use it")
             path.rename(destination)
         except attempts.WaitedTooLong:
             raise ImageInUse(f"{digest}: a run is using it") from None
         finally:
             attempts.unlock(descriptor)
+
+    def _fresh(self, path: Path) -> bool:
+        try:
+            return abs(time.time() - (path / FRESH).stat().st_mtime) < FRESH_SECS
+        except FileNotFoundError:
+            return False
+
+    def settle(self, digest: str) -> None:
+        """No run waits for this image: it may be taken away from now on."""
+        (self.path(digest) / FRESH).unlink(missing_ok=True)
 
     def digests(self) -> list[str]:
         return [f"{path.parent.name}:{path.name}" for path in sorted(self.root.glob("*/*"))]

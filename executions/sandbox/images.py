@@ -108,7 +108,9 @@ class ImageStore:
     def pull(self, reference: str, *, progress: Progress = silent) -> Image:
         """Asks the registry even where the image is here and fresh. Raises like `hold`."""
         deadline = time.monotonic() + self.pull_timeout
-        return self._obtain(parse(reference), deadline, progress, ask=True)
+        image = self._obtain(parse(reference), deadline, progress, ask=True)
+        self._images.settle(image.digest)
+        return image
 
     def _cached(self, wanted: Reference) -> Image | None:
         tag = self._tags.read(str(wanted))
@@ -154,9 +156,11 @@ class ImageStore:
         self._prepare()
         deadline = time.monotonic() + self.pull_timeout
         try:
-            return self._puller.import_archive(path, wanted, deadline, progress)
+            image = self._puller.import_archive(path, wanted, deadline, progress)
+            self._images.settle(image.digest)
         except OSError as error:
             raise PullFailed(f"{path}: {error}") from error
+        return image
 
     # ── Keep ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,7 +20,7 @@ from executions.sandbox.image_errors import (
     PullFailed,
     PullTimeout,
 )
-from executions.sandbox.image_store import Image, Tag, Tags, Unpacked, WorkAreas, file_name
+from executions.sandbox.image_store import FRESH, Image, Tag, Tags, Unpacked, WorkAreas, file_name
 from executions.sandbox.references import Reference
 
 log = logging.getLogger(__name__)
@@ -198,6 +198,7 @@ class Puller:
         usage = umoci.unpack(area, deadline, watch)
         watch.root.rename(staged / "rootfs")
         (staged / "image.json").write_text(json.dumps({"env": env, "size": usage.bytes}))
+        (staged / FRESH).touch()
         self.images.publish(staged, digest)
         path = self.images.path(digest)
         return Image(name, digest, path / "rootfs", env, usage.bytes)
