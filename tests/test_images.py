@@ -457,3 +457,15 @@ def test_a_damaged_tag_is_asked_for_again(store: ImageStore, busybox_reference: 
         assert store.list_images()[0].references == ()
         with store.hold(busybox_reference):
             pass
+
+
+@pytest.mark.parametrize("options", [["--dest-compress-format", "zstd"], ["--format", "v2s2"]])
+def test_other_compressions_and_dockers_own_manifests_are_pulled_too(
+    store: ImageStore, registry: Registry, tmp_path: Path, options: list[str]
+) -> None:
+    layout = small_image(tmp_path / "image", options[-1].encode() * 1000)
+    name = registry.reference(f"packed:{options[-1]}")
+    argv = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", *options]
+    subprocess.run([*argv, f"oci:{layout}", f"docker://{name}"], check=True)
+    with store.hold(name) as image:
+        assert (image.rootfs / "word").read_bytes() == options[-1].encode() * 1000
