@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,12 +46,30 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), f"unmounting {target}")
 
 
+@dataclass(frozen=True, slots=True)
+class Mount:
+    point: Path
+    kind: str
+    options: tuple[str, ...]
+    """Those of the file system, not of this mount of it."""
+
+
+def mounts(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
+    """Every mount, in the order they were made (see proc_pid_mountinfo(5))."""
+    found = []
+    for line in os.fsdecode(mountinfo.read_bytes()).split("\n"):
+        fields, separator, tail = line.partition(" - ")
+        if separator:
+            point = Path(_unescape(fields.split(" ")[4]))
+            kind, _, options = tail.split(" ", 2)
+            found.append(Mount(point, kind, tuple(options.split(","))))
+    return found
+
+
 def mounts_below(directory: Path) -> list[Path]:
-    """Mount points beneath a directory, innermost first (see proc_pid_mountinfo(5))."""
-    prefix = f"{directory}/"
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = [_unescape(line.split(" ", 5)[4]) for line in lines]
-    return [Path(point) for point in reversed(points) if point.startswith(prefix)]
+    """Mount points beneath a directory, innermost first. It may be named through a link."""
+    real = directory.resolve()
+    return [mount.point for mount in reversed(mounts()) if real in mount.point.parents]
 
 
 def _unescape(field: str) -> str:
