@@ -17,5 +17,5 @@ def anonymous_user() -> AbstractBaseUser:
 
 
 class AnonymousAccess(BaseAuthentication):
-    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None]:
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None]:  # noqa: ARG002
         return anonymous_user(), None
