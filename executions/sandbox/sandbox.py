@@ -19,8 +19,13 @@ from executions.sandbox.spec import Bounds, End, InputFile, RunResult, RunSpec, 
 
 FATAL_SIGNALS = frozenset(int(number) for number in signals.Signals)
 
-# What runsc adds to stderr of its own when the sandbox dies beneath an exec.
-_RUNSC_EPITAPH = re.compile(rb"(?:^|\n)[^\n]*urpc method [^\n]* failed: [^\n]*\n?\Z")
+# What runsc adds to stderr of its own when the sandbox dies beneath an exec. What the program
+# printed may end without a newline, and then stands on the same line.
+_RUNSC_EPITAPH = re.compile(
+    rb"(?:waiting on pid |(?:(?<=\n)|\A)(?![^\n]*waiting on pid ))"
+    rb"[^\n]*urpc method [^\n]* failed: [^\n]*\n?\Z"
+)
+_EPITAPH_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,9 @@ def _result(
     captured: Captured, *, lost: bool, out_of_memory: bool, cpu_ms: int | None, memory: int | None
 ) -> RunResult:
     """Tell the ends apart. The kernel's own count tells out of memory from everything else."""
-    stderr, detail = captured.stderr, ""
+    killed = lost or captured.stop is not Stop.ENDED
+    stderr = _without_epitaph(captured.stderr) if killed else captured.stderr
+    detail = ""
     exit_code: int | None = None
     signal: int | None = None
     if captured.stop is Stop.DEADLINE:
@@ -159,7 +166,6 @@ def _result(
     elif lost:
         end = End.OUT_OF_MEMORY if out_of_memory else End.BROKEN
         exit_code, signal = (137, 9) if out_of_memory else (None, None)
-        stderr = _RUNSC_EPITAPH.sub(b"", stderr)
         detail = "" if out_of_memory else "the sandbox's kernel died"
     elif captured.returncode > 128 and captured.returncode - 128 in FATAL_SIGNALS:
         end, exit_code, signal = End.SIGNALLED, captured.returncode, captured.returncode - 128
@@ -178,6 +184,11 @@ def _result(
         max_memory_bytes=memory,
         detail=detail,
     )
+
+
+def _without_epitaph(stderr: bytes) -> bytes:
+    """Only the end is looked at: it is the program that decides what the pattern has to search."""
+    return stderr[:-_EPITAPH_BYTES] + _RUNSC_EPITAPH.sub(b"", stderr[-_EPITAPH_BYTES:])
 
 
 def install_tools(directory: Path, *, init: Path, busybox: Path) -> None:
