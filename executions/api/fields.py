@@ -118,7 +118,7 @@ class LimitField(serializers.Field[float, Any, float, Any]):
         if isinstance(data, bool) or not isinstance(data, (int, float)):
             raise ValidationError("Must be a number.")
         if data < 0:
-            raise ValidationError("Must not be negative.")
+            raise ValidationError(f"Must not be negative, and at most {self.maximum}.")
         if data > self.maximum:
             raise ValidationError(f"Must be at most {self.maximum}.")
         if self.whole and data != int(data):
