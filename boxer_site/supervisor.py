@@ -252,7 +252,7 @@ class Supervisor:
     def _bury(self, child: Child, how: str) -> None:
         name = child.part.name
         if not child.part.restart:
-            logger.info("%s %s", name, how)
+            logger.debug("%s %s", name, how)
             del self.children[name]
             return
         logger.error("%s %s; starting it again in %.1f s", name, how, child.schedule())

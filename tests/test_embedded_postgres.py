@@ -63,7 +63,7 @@ def test_it_listens_on_no_network_address(home: Path) -> None:
         server = psutil.Process(row[0]).parent()
         assert server is not None
         listening = server.net_connections(kind="all")
-    assert [item.laddr for item in listening] == ["/mnt/cluster/socket/.s.PGSQL.5432"]
+    assert [str(item.laddr) for item in listening] == ["/mnt/cluster/socket/.s.PGSQL.5432"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root has another user run PostgreSQL")

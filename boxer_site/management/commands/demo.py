@@ -19,7 +19,7 @@ from executions.sandbox.spec import SandboxError
 
 IMAGE = "python:3.12-slim"
 OWN_IMAGE = "boxer.local/python:debian"
-PROGRAM = "import platform; print('Hello, world! This is Python', platform.python_version())"
+PROGRAM = 'print("Hello, world!")'
 UNREACHABLE = frozenset({"pull_failed", "pull_timeout", "image_not_found"})
 
 
@@ -31,21 +31,17 @@ class Command(BaseCommand):
         parser.add_argument("url", help="For example http://127.0.0.1:8080")
 
     def handle(self, *, url: str, **_: object) -> None:
-        status, answer = self.run_in(IMAGE, url)
+        image = IMAGE
+        self.say(f"Running a hello world in {image} …")
+        status, answer = post(f"{url}/run", request(image))
         if answer.get("code") in UNREACHABLE:
-            self.say(f"{IMAGE} can't be pulled from its registry here: {answer['error']}")
+            self.say(f"Its registry can't be reached from here: {answer['error']}")
+            image = OWN_IMAGE
             self.provide_own_image()
-            status, answer = self.run_in(OWN_IMAGE, url)
+            status, answer = post(f"{url}/run", request(image))
+        self.say(f"\n$ {curl(f'{url}/run', request(image))}\n{json.dumps(answer, indent=2)}\n")
         if status != 200:
-            raise CommandError(f"the demo failed: {status} {json.dumps(answer)}")
-
-    def run_in(self, image: str, url: str) -> tuple[int, dict[str, Any]]:
-        request = {"image": image, "cmd": ["python3", "-c", PROGRAM]}
-        body = json.dumps(request)
-        self.say(f"\n$ {curl(f'{url}/run', body)}")
-        status, answer = post(f"{url}/run", body)
-        self.say(json.dumps(answer, indent=2))
-        return status, answer
+            raise CommandError(f"the demo failed with status {status}")
 
     def provide_own_image(self) -> None:
         store = image_store()
@@ -67,15 +63,19 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+def request(image: str) -> str:
+    return json.dumps({"image": image, "cmd": ["python3", "-c", PROGRAM]})
+
+
 def curl(url: str, body: str) -> str:
     return f"curl {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def post(url: str, body: str) -> tuple[int, dict[str, Any]]:
-    request = Request(url, body.encode(), {"Content-Type": "application/json"})  # noqa: S310
+    message = Request(url, body.encode(), {"Content-Type": "application/json"})  # noqa: S310
     opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(request, timeout=settings.BOXER_PULL_TIMEOUT_SECS + 60) as response:
+        with opener.open(message, timeout=settings.BOXER_PULL_TIMEOUT_SECS + 60) as response:
             return response.status, json.load(response)
     except HTTPError as error:
         with error:

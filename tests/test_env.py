@@ -1,0 +1,158 @@
+"""Settings come from the environment, typed; a bad value names its variable."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from boxer_site import env
+from tests.environment import HOME
+
+NAME = "BOXER_TEST_VALUE"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("1", True), ("True", True), ("YES", True), ("on", True), ("0", False), ("off", False)],
+)
+def test_booleans(monkeypatch: pytest.MonkeyPatch, given: str, expected: bool) -> None:
+    monkeypatch.setenv(NAME, given)
+    assert env.boolean(NAME, not expected) is expected
+
+
+@pytest.mark.parametrize("given", ["", "  "])
+def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv(NAME, given)
+    assert env.boolean(NAME, True) is True
+    assert env.integer(NAME, 7) == 7
+    assert env.decimal(NAME, 0.5, minimum=0) == 0.5
+    assert env.text(NAME, "x") == "x"
+    assert env.words(NAME, ("a",)) == ("a",)
+    assert env.database(NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("maybe", "must be true or false"),
+        ("2", "must be true or false"),
+    ],
+)
+def test_a_bad_boolean_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, given: str, why: str
+) -> None:
+    monkeypatch.setenv(NAME, given)
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}='{given}': {why}"):
+        env.boolean(NAME, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("ten", "must be a whole number"),
+        ("1.5", "must be a whole number"),
+        ("1e3", "must be a whole number"),
+        ("0", "must be at least 1"),
+        ("-4", "must be at least 1"),
+        ("11", "must be at least 1 and at most 10"),
+    ],
+)
+def test_a_bad_number_names_its_variable_and_the_bounds(
+    monkeypatch: pytest.MonkeyPatch, given: str, why: str
+) -> None:
+    monkeypatch.setenv(NAME, given)
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}='{given}': {why}"):
+        env.integer(NAME, 5, maximum=10)
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "0", "1,5"])
+def test_a_bad_decimal_names_its_variable(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv(NAME, given)
+    with pytest.raises(ImproperlyConfigured, match=NAME):
+        env.decimal(NAME, 1.0, minimum=0.01, maximum=64.0)
+
+
+def test_a_path_must_be_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "~/boxer")
+    assert env.path(NAME, "/x") == Path("~/boxer").expanduser()
+    monkeypatch.setenv(NAME, "boxer")
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}='boxer': must be an absolute path"):
+        env.path(NAME, "/x")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9", ("::1", 9)),
+    ],
+)
+def test_addresses(given: str, expected: tuple[str, int]) -> None:
+    assert env.parse_listen(given, NAME) == expected
+
+
+@pytest.mark.parametrize("given", ["8080", ":80", "host", "host:", "host:x", "h:70000", "a/b:1"])
+def test_a_bad_address_names_its_variable(given: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}=.*must be HOST:PORT"):
+        env.parse_listen(given, NAME)
+
+
+def test_a_database_url_becomes_djangos_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "postgresql://me:s%40crt@db.example:5433/runs?sslmode=require")
+    assert env.database(NAME) == {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "runs",
+        "USER": "me",
+        "PASSWORD": "s@crt",
+        "HOST": "db.example",
+        "PORT": "5433",
+        "OPTIONS": {"sslmode": "require"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [("mysql://db/runs", "not a PostgreSQL URL"), ("postgresql://db", "names no database")],
+)
+def test_a_bad_database_url_names_its_variable_and_not_its_password(
+    monkeypatch: pytest.MonkeyPatch, given: str, why: str
+) -> None:
+    monkeypatch.setenv(NAME, given)
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}: .*{why}"):
+        env.database(NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("BOXER_HOME", "relative"),
+        ("BOXER_HOME", "/" + "x" * 90),
+        ("BOXER_LISTEN", "nowhere"),
+        ("BOXER_PLATFORM", "vmware"),
+        ("BOXER_IGNORE_CGROUPS", "perhaps"),
+        ("BOXER_OUTPUT_LIMIT_BYTES", "0"),
+        ("BOXER_UPLOAD_LIMIT_BYTES", "10MB"),
+        ("BOXER_DEFAULT_CPU_CORES", "-1"),
+        ("BOXER_DEFAULT_MEMORY_MB", "999999"),
+        ("BOXER_MAX_WALL_CLOCK_SECS", "forever"),
+        ("BOXER_WORKERS", "0"),
+        ("BOXER_PULL_TIMEOUT_SECS", "x"),
+        ("BOXER_STORAGE", "tape"),
+        ("DATABASE_URL", "mysql://root@db/x"),
+    ],
+)
+def test_each_setting_stops_the_start_and_names_itself(name: str, given: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        env={**os.environ, "BOXER_HOME": str(HOME), name: given},
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"boxer: {name}")
+    assert "Traceback" not in done.stderr
