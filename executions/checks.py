@@ -15,7 +15,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Caution
 
-from executions.sandbox.cgroups import CgroupError, Hierarchy
+from executions.sandbox.cgroup import CgroupError
+from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.runsc import Runsc, RunscError
 
 TAG = "boxer"
@@ -106,6 +107,8 @@ def is_static(program: Path) -> bool:
         size, count = struct.unpack_from("<HH", header, 54)
         file.seek(offset)
         table = file.read(size * count)
+    if not count or size < 4 or len(table) != size * count:
+        return False
     kinds = [struct.unpack_from("<I", table, at)[0] for at in range(0, len(table), size)]
     return 3 not in kinds
 

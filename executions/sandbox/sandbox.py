@@ -1,23 +1,40 @@
 """One sandbox from its boot to its destruction: it serves one run, never two."""
 
 import contextlib
+import filecmp
+import os
 import re
 import secrets
+import select
 import signal as signals
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from executions.sandbox import kernel, oci
+from executions.sandbox import oci
 from executions.sandbox.capture import Capture, Captured, Stop
-from executions.sandbox.cgroups import Cgroup, Hierarchy, Uncontrolled, reap
+from executions.sandbox.cgroup import Cgroup, Uncontrolled
+from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.outputs import Outputs
 from executions.sandbox.rootfs import Rootfs
-from executions.sandbox.runsc import Runsc
+from executions.sandbox.runsc import Runsc, tail
 from executions.sandbox.spec import Bounds, End, InputFile, RunResult, RunSpec, SandboxError
 
-FATAL_SIGNALS = frozenset(int(number) for number in signals.Signals)
+FATAL_SIGNALS = frozenset(range(1, 65)) - {
+    # These end no program (see signal(7)): 128 + 17 is a program's own exit code.
+    signals.SIGCHLD,
+    signals.SIGCONT,
+    signals.SIGSTOP,
+    signals.SIGTSTP,
+    signals.SIGTTIN,
+    signals.SIGTTOU,
+    signals.SIGURG,
+    signals.SIGWINCH,
+}
+RUNSC_FAILED = 128
+"""How `runsc exec` ends when it fails itself; a program may end so too."""
+DYING_SECS = 0.5
+"""runsc sees the end of a sandbox's kernel a moment before that is dead."""
 
 # What runsc adds to stderr of its own when the sandbox dies beneath an exec. What the program
 # printed may end without a newline, and then stands on the same line.
@@ -51,14 +68,17 @@ class Sandbox:
         self._base = host.directory / sandbox_id
         self._rootfs = Rootfs(self._base)
         hierarchy = host.hierarchy
-        self._cgroup: Cgroup = hierarchy.cgroup(sandbox_id) if hierarchy else Uncontrolled()
-        self._kernel_pid = 0
+        self._cgroup: Cgroup = (
+            hierarchy.cgroup(sandbox_id) if hierarchy else Uncontrolled(self._base)
+        )
+        self._kernel: int | None = None
+        """A pidfd: a number may be another process' one day."""
 
     def boot(self, image: Path, *, network: str, inputs: Sequence[InputFile], cwd: str) -> None:
-        """Raises SandboxError (InputRefusedError for an input that can't be placed) or OSError."""
-        self._base.mkdir(mode=0o700)
+        """Raises SandboxError (InputRefusedError for an input that can't be placed)."""
         bounds = self._host.bounds
         try:
+            self._base.mkdir(mode=0o700)
             self._rootfs.compose(image, inputs, cwd, self._texts(network))
             self._rootfs.make_output(bounds.output_dir_bytes, bounds.output_dir_files, oci.NOBODY)
             self._cgroup.create()
@@ -70,13 +90,12 @@ class Sandbox:
                 binds=self._rootfs.binds,
                 netns=network != "host",
             )
-            self._kernel_pid = self._host.runsc.boot(
+            pid = self._host.runsc.boot(
                 self.id, self._base, config, network=network, doors=self._cgroup.doors
             )
+            self._kernel = os.pidfd_open(pid)
         except OSError as error:
             raise SandboxError(f"preparing a sandbox: {error}") from error
-        if isinstance(self._cgroup, Uncontrolled):
-            self._cgroup.roots = self._host.runsc.processes(self.id)
 
     def _texts(self, network: str) -> dict[str, str]:
         """Files of /etc that a network needs; an image brings its own or none."""
@@ -94,21 +113,28 @@ class Sandbox:
         """Run the command under its limits; the sandbox isn't good for another afterwards.
 
         `interrupt` is a descriptor that becomes readable when the run is to be ended from outside.
-        Raises SandboxError when a limit can't be set.
+        Raises SandboxError when a limit can't be set or the command can't be handed over.
         """
-        process = self._base / "process.json"
+        try:
+            return self._execute(spec, image_env, interrupt)
+        except OSError as error:
+            raise SandboxError(f"executing in a sandbox: {error}") from error
+
+    def _execute(self, spec: RunSpec, image_env: Sequence[str], interrupt: int | None) -> RunResult:
+        process, started = self._base / "process.json", self._base / "started"
         process.write_text(oci.as_json(oci.command(spec, image_env)))
         self._cgroup.limit(spec.limits)
         self._cgroup.forget_peak()
         memory, cpu = self._cgroup.memory_bytes(), self._cgroup.cpu_ns()
         captured = Capture(self._host.bounds.output_bytes, interrupt).run(
-            self._host.runsc.exec_command(self.id, process),
+            self._host.runsc.exec_command(self.id, process, started),
             spec.limits.wall_clock_secs,
             self.kill,
         )
-        lost = captured.stop is Stop.ENDED and not self._alive()
+        lost = captured.stop is Stop.ENDED and self._died(captured.returncode)
         return _result(
             captured,
+            started=started.exists(),
             lost=lost,
             out_of_memory=self._cgroup.oom_kills() > 0,
             cpu_ms=(self._cgroup.cpu_ns() - cpu) // 1_000_000 if self._measured else None,
@@ -119,20 +145,22 @@ class Sandbox:
     def _measured(self) -> bool:
         return not isinstance(self._cgroup, Uncontrolled)
 
-    def _alive(self) -> bool:
-        """Whether the sandbox's kernel still runs (a zombie doesn't)."""
-        with contextlib.suppress(OSError, IndexError):
-            status = Path(f"/proc/{self._kernel_pid}/stat").read_text()
-            return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
-        return False
+    def _died(self, returncode: int) -> bool:
+        """Whether the sandbox's kernel is dead, once `runsc exec` has ended."""
+        assert self._kernel is not None  # noqa: S101 (it was booted)
+        poll = select.poll()
+        poll.register(self._kernel, select.POLLIN)
+        return bool(poll.poll(DYING_SECS * 1000 if returncode == RUNSC_FAILED else 0))
 
     def kill(self) -> None:
         """End every process in it and reap them. /output stands still from now on."""
-        if isinstance(self._cgroup, Uncontrolled):
-            self._cgroup.roots = self._host.runsc.processes(self.id)
         self._cgroup.kill()
-        if self._kernel_pid:
-            reap(self._kernel_pid)
+        if self._kernel is not None:
+            # Where it had died by itself before, it isn't in the cgroup any more.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._kernel, os.WEXITED | os.WNOHANG)
+            os.close(self._kernel)
+            self._kernel = None
 
     def outputs(self) -> Outputs:
         """What lies in /output; after kill()."""
@@ -149,11 +177,16 @@ class Sandbox:
 
 
 def _result(
-    captured: Captured, *, lost: bool, out_of_memory: bool, cpu_ms: int | None, memory: int | None
+    captured: Captured,
+    *,
+    started: bool,
+    lost: bool,
+    out_of_memory: bool,
+    cpu_ms: int | None,
+    memory: int | None,
 ) -> RunResult:
     """Tell the ends apart. The kernel's own count tells out of memory from everything else."""
-    killed = lost or captured.stop is not Stop.ENDED
-    stderr = _without_epitaph(captured.stderr) if killed else captured.stderr
+    stderr = _without_epitaph(captured.stderr) if lost else captured.stderr
     detail = ""
     exit_code: int | None = None
     signal: int | None = None
@@ -167,6 +200,8 @@ def _result(
         end = End.OUT_OF_MEMORY if out_of_memory else End.BROKEN
         exit_code, signal = (137, 9) if out_of_memory else (None, None)
         detail = "" if out_of_memory else "the sandbox's kernel died"
+    elif captured.returncode == RUNSC_FAILED and not started:
+        end, detail, stderr = End.BROKEN, f"runsc exec: {tail(stderr)}", b""
     elif captured.returncode > 128 and captured.returncode - 128 in FATAL_SIGNALS:
         end, exit_code, signal = End.SIGNALLED, captured.returncode, captured.returncode - 128
     elif captured.returncode < 0:
@@ -193,22 +228,32 @@ def _without_epitaph(stderr: bytes) -> bytes:
 
 def install_tools(directory: Path, *, init: Path, busybox: Path) -> None:
     """Copies of the programs that every sandbox gets at oci.TOOLS; safe against many at once."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)  # whatever our umask is: the program, nobody, has to enter it
     for name, source in (("init", init), ("sh", busybox), ("env", busybox)):
         target = directory / name
-        if target.exists() and target.stat().st_size == source.stat().st_size:
+        if target.exists() and filecmp.cmp(source, target, shallow=False):
             continue
         temporary = directory / f".{name}.{secrets.token_hex(4)}"
-        temporary.write_bytes(source.read_bytes())
-        temporary.chmod(stat.S_IRUSR | stat.S_IXUSR | 0o055)
-        temporary.replace(target)
+        try:
+            temporary.write_bytes(source.read_bytes())
+            temporary.chmod(0o555)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def clear(host: Host) -> None:
-    """Destroy every sandbox below `host.directory`: for a worker that is known to be dead."""
+    """Destroy every sandbox below `host.directory`: for a worker that is known to be dead.
+
+    One that can't be destroyed doesn't keep the others. Raises SandboxError in the end.
+    """
+    failed = ""
     with contextlib.suppress(FileNotFoundError):
         for directory in sorted(host.directory.iterdir()):
-            Sandbox(host, directory.name).destroy()
-    leftover = kernel.mounts_below(host.directory)
-    if leftover:
-        raise SandboxError(f"still mounted: {leftover[0]}")
+            try:
+                Sandbox(host, directory.name).destroy()
+            except (SandboxError, OSError) as error:
+                failed = failed or f"destroying sandbox {directory.name}: {error}"
+    if failed:
+        raise SandboxError(failed)

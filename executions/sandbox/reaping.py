@@ -1,0 +1,60 @@
+"""Taking the exit status of what died in a sandbox, so that no zombie stays with a worker."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PATIENCE_SECS = 0.5
+"""For dead processes that somebody else has to reap, or that are just being handed on to us."""
+
+_ITSELF = "exe"
+"""What the kernel calls a program that was started as /proc/self/exe: all that runsc leaves."""
+
+
+def reap(pid: int) -> bool:
+    """Take the exit status of a process if it is a child of ours that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return False
+
+
+def reap_dead(pids: Iterable[int]) -> None:
+    """Reap processes that were killed, and what such processes handed on to us.
+
+    A process is gone from its cgroup a moment before it can be reaped, and its children become ours
+    (see kernel.become_subreaper) only then. Those that died by themselves were never in `pids`.
+    """
+    deadline = time.monotonic() + PATIENCE_SECS
+    todo = set(pids)
+    pause = 0.0005
+    while todo := {pid for pid in todo if not reap(pid) and Path(f"/proc/{pid}").exists()}:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(pause)
+        pause = min(pause * 2, 0.01)
+    for pid in _orphans():
+        reap(pid)
+
+
+def _orphans() -> Iterator[int]:
+    """Dead children that runsc, not we, started: nobody else waits for those.
+
+    They are in a session that runsc made; what we start ourselves goes by another name.
+    """
+    session = os.getsid(0)
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for pid in map(int, file.read_text().split()):
+                if _is_orphan(pid, session):
+                    yield pid
+
+
+def _is_orphan(pid: int, our_session: int) -> bool:
+    """Fields: see proc_pid_stat(5)."""
+    with contextlib.suppress(OSError):
+        head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+        state, _, _, session = tail.split()[:4]
+        return head.partition(" (")[2] == _ITSELF and state == "Z" and int(session) != our_session
+    return False

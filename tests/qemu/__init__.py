@@ -1,0 +1,1 @@
+"""A virtual machine with a kernel of its own, for what this one isn't set up for."""

@@ -1,0 +1,151 @@
+"""Boots a virtual machine that runs the sandbox library on cgroup v2 and tells what it saw."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from tests.qemu.initramfs import Initramfs
+from tests.qemu.kernel_package import Kernel
+
+PROJECT = Path(__file__).resolve().parents[2]
+MEMORY_MB = 1536
+BOOT_SECS = 150
+"""Until the machine has switched itself off; without acceleration it takes a third of that."""
+PROGRAMS = ("busybox", "catatonit", "runsc")
+NOT_NEEDED = {"test", "idlelib", "lib2to3", "pydoc_data", "ensurepip", "tkinter", "turtledemo"}
+OUR_CODE = ("executions/__init__.py", "executions/sandbox/*.py", "tests/__init__.py")
+GUEST_CODE = ("tests/qemu/__init__.py", "tests/qemu/in_guest.py")
+
+# gVisor can't pivot out of the initramfs, so everything moves into a tmpfs first.
+INIT = """\
+#!/bin/busybox sh
+/bin/busybox mount -t tmpfs -o size=90% tmpfs /new
+/bin/busybox cp -a /machine/. /new/
+exec /bin/busybox switch_root /new /init
+"""
+IN_TMPFS = f"""\
+#!/bin/busybox sh
+export PATH=/bin PYTHONPATH=/boxer PYTHONDONTWRITEBYTECODE=1
+/bin/busybox --install -s /bin
+mkdir -p /proc /sys /dev /tmp /run && chmod 1777 /tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+insmod /overlay.ko
+ip link set lo up
+stty raw -F /dev/ttyS1
+timeout {BOOT_SECS} "$(cat /python)" -m tests.qemu.in_guest >/dev/ttyS1
+echo "in_guest ended with $?"
+reboot -f
+"""
+
+
+class GuestFailed(Exception):
+    """The machine didn't come to its end; the message has the last of what it said."""
+
+
+def boot(kernel: Kernel, directory: Path) -> dict[str, dict[str, Any]]:
+    """What tests/qemu/in_guest.py answered, by the names of its questions. Raises GuestFailed.
+
+    Leaves nothing but files in `directory`, and the machine is dead.
+    """
+    initramfs = directory / "initramfs"
+    build(initramfs, kernel)
+    console, answers = directory / "console", directory / "answers"
+    try:
+        _run(_machine(kernel, initramfs, console, answers), directory)
+    except subprocess.TimeoutExpired as error:
+        raise GuestFailed(f"not done in {BOOT_SECS} s: {_tail(console)}") from error
+    finally:
+        initramfs.unlink()
+    lines = answers.read_bytes().decode(errors="replace").splitlines()
+    if not lines or lines[-1].strip() != "end":
+        raise GuestFailed(f"{len(lines)} answers, then: {_tail(console)}")
+    return {answer.pop("question"): answer for answer in map(json.loads, lines[:-1])}
+
+
+def _machine(kernel: Kernel, initramfs: Path, console: Path, answers: Path) -> list[str]:
+    options = "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on"
+    return [
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2"),
+        *("-m", str(MEMORY_MB), "-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none", "-nic", "none"),
+        *("-serial", f"file:{console}", "-serial", f"file:{answers}"),
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", options),
+    ]
+
+
+def _run(argv: list[str], directory: Path) -> None:
+    """Ends the machine with the time-out, too."""
+    with (directory / "qemu.log").open("wb") as log:
+        subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=BOOT_SECS, check=False
+        )
+
+
+def _tail(console: Path) -> str:
+    said = console.read_bytes().decode(errors="replace") if console.exists() else ""
+    qemu = (console.parent / "qemu.log").read_text(errors="replace")
+    return f"{qemu[-500:]}\n{said[-3000:]}"
+
+
+# ── What is in it ────────────────────────────────────────────────────────────────────────────────
+
+
+def build(path: Path, kernel: Kernel) -> None:
+    """From this machine's own files, 1 s: programs, Python and its library, our code."""
+    python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    library = _standard_library()
+    with Initramfs(path) as archive:
+        archive.directory("new")
+        archive.copy(_program("busybox"), "bin/busybox")
+        archive.text("init", INIT, 0o755)
+        archive.text("machine/init", IN_TMPFS, 0o755)
+        archive.text("machine/python", str(python))
+        archive.copy(kernel.overlay, "machine/overlay.ko")
+        for name in PROGRAMS:
+            archive.copy(_program(name), f"machine/bin/{name}")
+        for file in (python, *library, *_shared_libraries([python, *library])):
+            archive.copy(file, f"machine{file}")
+        for pattern in (*OUR_CODE, *GUEST_CODE):
+            for file in sorted(PROJECT.glob(pattern)):
+                archive.copy(file, f"machine/boxer/{file.relative_to(PROJECT)}")
+
+
+def _program(name: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        raise GuestFailed(f"{name} is not installed")
+    return Path(found)
+
+
+def _standard_library() -> list[Path]:
+    root = Path(sysconfig.get_path("stdlib"))
+    return [
+        file
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and not _superfluous(file.relative_to(root))
+    ]
+
+
+def _superfluous(file: Path) -> bool:
+    top = file.parts[0]
+    return (
+        top in NOT_NEEDED
+        or top.startswith("config-")
+        or top in {"site-packages", "dist-packages"}
+        or "tests" in file.parts
+    )
+
+
+def _shared_libraries(files: list[Path]) -> list[Path]:
+    """What the dynamic linker would load for these; by the paths at which it looks."""
+    binaries = [str(file) for file in files if file.suffix == ".so" or file.parent.name == "bin"]
+    answer = subprocess.run(["ldd", *binaries], capture_output=True, text=True, timeout=30)
+    return [Path(path) for path in sorted(set(re.findall(r"(/\S+) \(0x", answer.stdout)))]
