@@ -125,4 +125,7 @@ def main(parent: str, user: str, cluster: str, packages: str, *argv: str) -> Non
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (OSError, KeyError) as problem:
+        sys.exit(f"PostgreSQL can't be started: {problem}")
