@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from executions.sandbox import processes
+
 CHUNK = 1 << 16
 
 
@@ -42,18 +44,26 @@ class Capture:
         self._cap = cap
         self._interrupt = interrupt
         self._printed: dict[int, bytearray] = {}
-        self._over = False
+        self._over: set[int] = set()
 
     def run(self, argv: Sequence[str], timeout: float, kill: Callable[[], None]) -> Captured:
-        """`kill` ends whatever the command works for; then the command itself is ended too."""
+        """`kill` ends whatever the command works for. Raises OSError when it can't be started.
+
+        The command itself is ended before, so that it has no say about the death of its sandbox.
+        """
         began = time.monotonic()
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=processes.environment(),
         )
         try:
             stop = self._read(process, began + timeout)
             wall = time.monotonic() - began
             if stop is not Stop.ENDED:
+                process.kill()
                 kill()
                 self._drain()
         finally:
@@ -86,7 +96,7 @@ class Capture:
                 return Stop.DEADLINE
             ready = {int(key.fd) for key, _ in selector.select(left)}
             for stream in ready & self._printed.keys():
-                if not self._take(stream):
+                if self._take(stream) == b"":
                     selector.unregister(stream)
             if self._over:
                 return Stop.OUTPUT
@@ -96,28 +106,24 @@ class Capture:
             if self._interrupt is not None and self._interrupt in ready:
                 return Stop.INTERRUPTED
 
-    def _take(self, stream: int) -> bool:
-        """Read one chunk; False at the end of the stream."""
+    def _take(self, stream: int) -> bytes | None:
+        """One chunk: b"" at the end of the stream, None when nothing is there now."""
         try:
             chunk = os.read(stream, CHUNK)
         except BlockingIOError:
-            return True
+            return None
         printed = self._printed[stream]
         room = self._cap - len(printed)
         printed += chunk[:room]
         if len(chunk) > room:
-            self._over = True
-        return bool(chunk)
+            self._over.add(stream)
+        return chunk
 
     def _drain(self) -> None:
-        """Empty the pipes without waiting, up to the caps."""
+        """Empty the pipes without waiting, each up to its cap."""
         for stream in self._printed:
-            with contextlib.suppress(BlockingIOError):
-                while not self._over and (chunk := os.read(stream, CHUNK)):
-                    printed = self._printed[stream]
-                    room = self._cap - len(printed)
-                    printed += chunk[:room]
-                    self._over = len(chunk) > room
+            while stream not in self._over and self._take(stream):
+                pass
 
     def _close(self, process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
         printed = []

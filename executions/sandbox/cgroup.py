@@ -182,7 +182,8 @@ class Uncontrolled(Cgroup):
 
     def pids(self) -> list[int]:
         found: set[int] = set()
-        todo = [int(name) for name in os.listdir("/proc") if name.isdigit() and self._is_root(name)]
+        processes = Path("/proc").glob("[0-9]*")
+        todo = [int(process.name) for process in processes if self._is_root(process)]
         while todo:
             pid = todo.pop()
             if pid not in found:
@@ -190,10 +191,9 @@ class Uncontrolled(Cgroup):
                 todo += _children(pid)
         return sorted(found)
 
-    def _is_root(self, pid: str) -> bool:
+    def _is_root(self, process: Path) -> bool:
         """Whether it is runsc (it runs as root) with our bundle. A zombie has no arguments."""
         with contextlib.suppress(OSError):
-            process = Path("/proc", pid)
             arguments = (process / "cmdline").read_bytes().split(b"\0")
             return self._argument in arguments and process.stat().st_uid == 0
         return False

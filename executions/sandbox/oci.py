@@ -19,11 +19,13 @@ TOOLS = "/dev/.boxer"
 BOOT_NOFILE = 1 << 20
 BOOT_NPROC = 1 << 20
 
-# What the wrapper does: set the run's resource limits (`runsc exec` knows none), find the command
-# and become it, so that only the command is left. The search is spelled out because this busybox
-# would run an applet of its own in place of the image's `ls`.
+# What the wrapper does: go to the working directory (one beneath a mount of the sandbox, such as
+# /tmp, is made here), set the run's resource limits (`runsc exec` knows none), find the command and
+# become it, so that only the command is left. The search is spelled out because this busybox would
+# run an applet of its own in place of the image's `ls`.
 _LIMITS = """\
-ulimit -n "$1" && ulimit -u "$2" && cd -- "$3" || exit 126
+[ -d "$3" ] || mkdir -p -- "$3" 2>/dev/null
+cd -P -- "$3" && ulimit -n "$1" && ulimit -u "$2" || exit 126
 shift 3
 """
 _FIND = """\
@@ -32,7 +34,8 @@ case $1 in
 *)
     __boxer_rest=$PATH: __boxer_found=
     while [ -n "$__boxer_rest" ]; do
-        __boxer_try=${__boxer_rest%%:*}/$1 __boxer_rest=${__boxer_rest#*:}
+        __boxer_try=${__boxer_rest%%:*} __boxer_rest=${__boxer_rest#*:}
+        __boxer_try=${__boxer_try:-.}/$1
         if [ -f "$__boxer_try" ] && [ -x "$__boxer_try" ]; then
             __boxer_found=$__boxer_try
             break
@@ -49,9 +52,15 @@ shift
 """
 _BECOME = """\
 unset SHLVL PWD OLDPWD
-exec -a "$__boxer_name" "$__boxer_found" "$@"
+exec -a "$__boxer_name" -- "$__boxer_found" "$@"
 """
 _BECOME_WITH_ENV = f"""\
+case $__boxer_found in
+*=*)
+    echo "boxer: $__boxer_found: can't be run with these names of variables" >&2
+    exit 126
+    ;;
+esac
 exec {TOOLS}/env -i -- "$@"
 """
 # Moves the first %d arguments to the end.
@@ -147,7 +156,7 @@ def sandbox(
 def command(spec: RunSpec, image_env: Sequence[str]) -> dict[str, Any]:
     """process.json for `runsc exec`: the wrapper that becomes the run's command."""
     env = environment(image_env, spec.env)
-    script, arguments = _wrapped(spec.cmd, env)
+    script, arguments, env = _wrapped(spec.cmd, env)
     limits = [str(spec.limits.nofile), str(spec.limits.pids_limit), spec.cwd]
     return {
         "terminal": False,
@@ -164,20 +173,20 @@ def as_json(config: dict[str, Any]) -> str:
     return json.dumps(config)
 
 
-def _wrapped(cmd: Sequence[str], env: Sequence[str]) -> tuple[str, list[str]]:
-    """The wrapper's script and its arguments after the limits.
+def _wrapped(cmd: Sequence[str], env: list[str]) -> tuple[str, list[str], list[str]]:
+    """The wrapper's script, its arguments after the limits, and its own environment.
 
     A shell drops variables whose names aren't identifiers and changes some others. Where one of
     those is asked for, `env -i` passes all of them on as they are, at the cost of another exec.
     """
     names = [pair.partition("=")[0] for pair in env]
     if all(_SHELL_KEEPS.fullmatch(name) and name not in _SHELL_CHANGES for name in names):
-        return _LIMITS + _FIND + _BECOME, list(cmd)
+        return _LIMITS + _FIND + _BECOME, list(cmd), env
     script = (
         f"{_LIMITS}{_ROTATE % len(env)}{_FIND}"
         f'set -- "$__boxer_found" "$@"\n{_ROTATE % len(cmd)}{_BECOME_WITH_ENV}'
     )
-    return script, [*env, *cmd]
+    return script, [*env, *cmd], [pair for pair in env if pair.startswith("PATH=")]
 
 
 def _no_capabilities() -> dict[str, list[str]]:

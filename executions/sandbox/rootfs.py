@@ -6,14 +6,16 @@ it; the files are then written into a directory of our own that overlayfs lays a
 """
 
 import contextlib
+import io
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-from executions.sandbox import kernel
+from executions.sandbox import kernel, trees
 from executions.sandbox.oci import Bind
 from executions.sandbox.spec import InputFile, SandboxError
 
@@ -24,7 +26,8 @@ MOST_LINKS = 40
 MOST_BINDS = 64
 """Files under /tmp are mounts of their own: a hundred boot well, four hundred don't."""
 
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class InputRefusedError(SandboxError):
@@ -71,33 +74,34 @@ class Rootfs:
     def compose(
         self, image: Path, inputs: Sequence[InputFile], cwd: str, texts: dict[str, str]
     ) -> None:
-        """Lay the overlay: mount points, `cwd` where it is missing, inputs, and our own `texts`."""
+        """Lay the overlay: mount points, inputs, our own `texts`, `cwd` where it is missing."""
         for directory in (self.layer, self.work, self.merged, self.staged):
-            directory.mkdir(mode=0o755)
+            _make_directory(directory)
         for name in MOUNT_POINTS:
-            (self.layer / name).mkdir(mode=0o755)
+            _make_directory(self.layer / name)
         root = os.open(image, _DIRECTORY)
         try:
-            self._make_cwd(root, cwd)
-            for path, text in texts.items():
-                self._write_text(resolve(root, path), text)
             for number, file in enumerate(inputs):
                 self._place(resolve(root, file.path), file, number)
+            # Where these two can't be, the program is told by what it finds.
+            for path, text in texts.items():
+                with contextlib.suppress(InputRefusedError):
+                    self._write_text(resolve(root, path), text)
+            with contextlib.suppress(InputRefusedError):
+                self._make_cwd(resolve(root, cwd, follow=True))
         finally:
             os.close(root)
         self._mount(image)
 
-    def _make_cwd(self, root: int, cwd: str) -> None:
-        place = resolve(root, cwd)
-        under_mount = bool(place.parts) and place.parts[0] in MOUNT_POINTS
-        if place.kind == "missing" and not under_mount:
-            self._parents(place.parts)
+    def _make_cwd(self, place: Place) -> None:
+        """Beneath a mount of the sandbox the command's wrapper makes it (see oci.py)."""
+        if place.kind == "missing" and place.parts[0] not in MOUNT_POINTS:
+            with _directory(self.layer, place.parts):
+                pass
 
     def _write_text(self, place: Place, text: str) -> None:
         if place.kind != "directory" and place.parts[0] not in MOUNT_POINTS:
-            target = self._parents(place.parts[:-1]) / place.parts[-1]
-            target.write_text(text)
-            target.chmod(0o444)
+            _write(self.layer, place.parts, io.BytesIO(text.encode()))
 
     def _place(self, place: Place, file: InputFile, number: int) -> None:
         if not place.parts or place.kind == "directory":
@@ -108,48 +112,56 @@ class Rootfs:
         if first == "tmp":
             self._bind(place, file, number)
             return
-        target = self._parents(place.parts[:-1]) / place.parts[-1]
-        _copy(file, target)
+        with file.open() as contents:
+            _write(self.layer, place.parts, contents)
 
     def _bind(self, place: Place, file: InputFile, number: int) -> None:
         if len(self.binds) >= MOST_BINDS:
             raise InputRefusedError(f"file {file.path!r}: more than {MOST_BINDS} files under /tmp")
-        staged = self.staged / str(number)
-        _copy(file, staged)
-        self.binds.append(Bind(staged, "/" + "/".join(place.parts)))
-
-    def _parents(self, parts: Sequence[str]) -> Path:
-        """Directories in our layer. All of it is ours: nothing the image made is walked here."""
-        directory = self.layer
-        for part in parts:
-            directory /= part
-            with contextlib.suppress(FileExistsError):
-                directory.mkdir(mode=0o755)
-        return directory
+        bind = Bind(self.staged / str(number), "/" + "/".join(place.parts))
+        for other in self.binds:
+            if f"{bind.destination}/".startswith(f"{other.destination}/") or (
+                other.destination.startswith(f"{bind.destination}/")
+            ):
+                raise _taken(bind.destination)
+        with file.open() as contents:
+            _write(self.staged, (str(number),), contents)
+        self.binds.append(bind)
 
     def _mount(self, image: Path) -> None:
         options = (
             f"lowerdir={_escape(image)},upperdir={_escape(self.layer)},workdir={_escape(self.work)}"
         )
-        kernel.mount("overlay", self.merged, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV
+        try:
+            kernel.mount("overlay", self.merged, "overlay", flags, options)
+        except OSError as error:
+            raise SandboxError(
+                f"{error}; the file system of {self.base} must be one that overlayfs can write to, "
+                "such as ext4, xfs, btrfs or tmpfs, not the root of a container"
+            ) from error
 
     def make_output(self, size: int, files: int, owner: int) -> None:
         """/output: a file system of its own, so that the kernel bounds its size and file count.
 
         Its contents are memory, charged to the cgroup of the sandbox that writes them.
         """
-        self.output.mkdir(mode=0o755)
+        _make_directory(self.output)
         # One inode is the root directory's.
         options = f"size={size},nr_inodes={files + 1},mode=0755,uid={owner},gid={owner}"
         kernel.mount("boxer", self.output, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
 
     def remove(self) -> None:
         """Unmount and delete all of it; what was never made is passed over."""
-        for mounted in (self.merged, self.output):
-            if os.path.ismount(mounted):
-                _unmount(mounted)
-        if self.base.exists():
-            shutil.rmtree(self.base)
+        for mounted in kernel.mounts_below(self.base):
+            _unmount(mounted)
+        trees.remove_tree(self.base)
+
+
+def _make_directory(directory: Path) -> None:
+    """One that the program may enter, whatever our umask is."""
+    directory.mkdir()
+    directory.chmod(0o755)
 
 
 def _unmount(target: Path) -> None:
@@ -168,19 +180,51 @@ def _escape(path: Path) -> str:
     return text
 
 
-def _copy(file: InputFile, target: Path) -> None:
+def _taken(path: str) -> InputRefusedError:
+    return InputRefusedError(f"file {path!r}: another file of this run is there, or above or below")
+
+
+@contextlib.contextmanager
+def _directory(top: Path, parts: Sequence[str]) -> Iterator[int]:
+    """A directory below one of our own, made where it is missing.
+
+    All of it is ours: nothing the image made is walked here. It is walked by descriptor since the
+    whole path may be longer than the kernel takes.
+    """
+    directory = os.open(top, _DIRECTORY)
+    try:
+        for part in parts:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=directory)
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=directory)
+            except NotADirectoryError:
+                raise _taken("/" + "/".join(parts)) from None
+            os.close(directory)
+            directory = below
+            os.fchmod(directory, 0o755)
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _write(top: Path, parts: Sequence[str], contents: BinaryIO) -> None:
     """A read-only file of root's, made anew: never through something that lies there."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444)
-    with os.fdopen(descriptor, "wb") as copy, file.open() as original:
-        shutil.copyfileobj(original, copy, 1 << 20)
+    with _directory(top, parts[:-1]) as directory:
+        try:
+            descriptor = os.open(parts[-1], _NEW_FILE, 0o444, dir_fd=directory)
+        except FileExistsError:
+            raise _taken("/" + "/".join(parts)) from None
+    with os.fdopen(descriptor, "wb") as copy:
+        shutil.copyfileobj(contents, copy, 1 << 20)
         os.fchmod(copy.fileno(), 0o444)
 
 
-def resolve(root: int, path: str) -> Place:
+def resolve(root: int, path: str, *, follow: bool = False) -> Place:
     """Where `path` leads beneath the directory `root`, as a program inside would be led.
 
-    Links in the last component are not followed: a file placed there replaces the link. Raises
-    InputRefusedError when a component on the way is no directory, or links go round in circles.
+    A link in the last component is followed only if asked for: a file placed there replaces it.
+    Raises InputRefusedError when a component on the way is no directory, or links go in circles.
     """
     todo = _parts(path)
     here: list[str] = []
@@ -194,7 +238,7 @@ def resolve(root: int, path: str) -> Place:
             # Mounted over, whatever the image has there.
             return Place(_lexical([part, *todo]), "missing" if todo else "directory")
         kind, target = _look(root, here, part)
-        if kind == "link" and todo:
+        if kind == "link" and (todo or follow):
             links += 1
             if links > MOST_LINKS:
                 raise InputRefusedError(f"{path!r}: too many symbolic links in the image")

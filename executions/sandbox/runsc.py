@@ -14,6 +14,7 @@ from executions.sandbox.spec import SandboxError
 
 BOOT_TIMEOUT_SECS = 30.0
 VERSION_TIMEOUT_SECS = 10.0
+SAID_BYTES = 1 << 16
 
 # Enters the sandbox's cgroup, then becomes runsc: what runsc starts is born inside, the limits hold
 # from its first moment. The shell is the host's busybox and the script is fixed.
@@ -46,7 +47,7 @@ class Runsc:
             raise RunscError(f"{self.binary} --version: {error}") from error
         found = re.search(rb"version (\S+)", done.stdout)
         if not found:
-            raise RunscError(f"{self.binary} --version: {_tail(done.stderr or done.stdout)}")
+            raise RunscError(f"{self.binary} --version: {tail(done.stderr or done.stdout)}")
         return found[1].decode(errors="replace")
 
     def boot(
@@ -81,23 +82,24 @@ class Runsc:
             try:
                 code = processes.run(command, stderr=log, timeout=BOOT_TIMEOUT_SECS)
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise RunscError(f"booting a sandbox: {error}: {_tail(_read(said))}") from error
+                raise RunscError(f"booting a sandbox: {error}: {tail(_read(said))}") from error
         if code != 0:
-            raise RunscError(f"booting a sandbox: runsc exited {code}: {_tail(_read(said))}")
+            raise RunscError(f"booting a sandbox: runsc exited {code}: {tail(_read(said))}")
         return int(pid_file.read_text())
 
-    def exec_command(self, sandbox_id: str, process_file: Path) -> list[str]:
-        """argv that executes a process in a booted sandbox and exits with its code."""
-        return [*self._flags("none"), "exec", f"--process={process_file}", sandbox_id]
+    def exec_command(self, sandbox_id: str, process_file: Path, started: Path) -> list[str]:
+        """argv that executes a process in a booted sandbox and exits with its code.
 
-    def processes(self, sandbox_id: str) -> list[int]:
-        """Pids of a sandbox's kernel and gofer, as runsc's state names them; [] when unknown."""
-        container, *_ = self._state_files(sandbox_id)
-        try:
-            state = json.loads((self.state / container).read_text())
-            return [int(state["sandbox"]["pid"]), int(state["goferPid"])]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
+        It writes the file `started` once the process runs. What it says before, ending with 128, is
+        its own; the process may end with 128 too.
+        """
+        return [
+            *self._flags("none"),
+            "exec",
+            f"--process={process_file}",
+            f"--internal-pid-file={started}",
+            sandbox_id,
+        ]
 
     def forget(self, sandbox_id: str) -> None:
         """Remove the state of a sandbox whose processes are gone."""
@@ -123,11 +125,14 @@ class Runsc:
 
 
 def _read(file: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return file.read_bytes()
+    """The end of it: a sandbox that goes wrong may have said a lot."""
+    with contextlib.suppress(OSError), file.open("rb") as said:
+        said.seek(max(0, file.stat().st_size - SAID_BYTES))
+        return said.read(SAID_BYTES)
     return b""
 
 
-def _tail(said: bytes) -> str:
+def tail(said: bytes) -> str:
+    """The last lines of what a tool said, for a message."""
     lines = said.decode(errors="replace").strip().splitlines()
     return " | ".join(lines[-3:])[-500:] or "it said nothing"
