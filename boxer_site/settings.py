@@ -133,6 +133,8 @@ def _content_storage() -> dict[str, object]:
     bucket = env.text("BOXER_S3_BUCKET")
     if not bucket:
         raise ImproperlyConfigured("BOXER_S3_BUCKET: must be given when BOXER_STORAGE=s3")
+    from boto3.s3.transfer import TransferConfig  # noqa: PLC0415 - only S3 pays for its import
+
     options: dict[str, object] = {
         "bucket_name": bucket,
         "location": env.text("BOXER_S3_PREFIX"),
@@ -145,6 +147,8 @@ def _content_storage() -> dict[str, object]:
         "querystring_auth": False,
         # What is read back lies in a temporary file, not in memory.
         "max_memory_size": 1 << 20,
+        # Ten threads would hold 8 MiB each.
+        "transfer_config": TransferConfig(use_threads=False),  # type: ignore[no-untyped-call]
     }
     return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
 

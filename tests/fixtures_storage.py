@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
 from django.core.files.storage import default_storage
 from django.test import override_settings
 from moto.server import ThreadedMotoServer
@@ -22,6 +23,20 @@ class StorageUnderTest:
 
     kind: str
     place: Any
+    endpoint: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """What gives a process of its own the same storage."""
+        if self.kind == "disk":
+            return {"BOXER_STORAGE": "disk", "BOXER_STORAGE_DIR": str(self.place)}
+        return {
+            "BOXER_STORAGE": "s3",
+            "BOXER_S3_BUCKET": self.place.name,
+            "BOXER_S3_ENDPOINT_URL": self.endpoint,
+            "BOXER_S3_REGION": REGION,
+            "BOXER_S3_ACCESS_KEY": S3_KEY,
+            "BOXER_S3_SECRET_KEY": S3_KEY,
+        }
 
     def objects(self) -> set[str]:
         """Names of everything that lies there."""
@@ -67,6 +82,7 @@ def s3_options(endpoint: str, bucket: str) -> dict[str, object]:
         "default_acl": None,
         "querystring_auth": False,
         "max_memory_size": 1 << 20,
+        "transfer_config": TransferConfig(use_threads=False),  # type: ignore[no-untyped-call]
     }
 
 
@@ -108,7 +124,7 @@ def s3(s3_endpoint: str) -> Iterator[StorageUnderTest]:
     bucket.create()
     options = s3_options(s3_endpoint, name)
     with override_settings(STORAGES=storages("storages.backends.s3.S3Storage", **options)):
-        yield StorageUnderTest("s3", bucket)
+        yield StorageUnderTest("s3", bucket, s3_endpoint)
         default_storage.connection.meta.client.close()  # type: ignore[attr-defined]
     resource.meta.client.close()
 

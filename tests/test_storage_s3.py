@@ -30,7 +30,8 @@ def settings_of_a_process(**environment: str) -> subprocess.CompletedProcess[str
     """Django's settings as a process with this environment reads them; the last line is JSON."""
     code = (
         "import json; from django.conf import settings; "
-        "print(json.dumps(settings.STORAGES['default']))"
+        "print(json.dumps(settings.STORAGES['default'], default=lambda value: value.use_threads"
+        " if hasattr(value, 'use_threads') else str(value)))"
     )
     kept = {"PATH", "HOME", "BOXER_HOME"}
     given = {name: value for name, value in os.environ.items() if name in kept}
@@ -53,6 +54,7 @@ def test_the_environment_chooses_s3() -> None:
     assert storage["OPTIONS"]["default_acl"] is None
     # Otherwise what is read back from S3 lies in memory, whole.
     assert 0 < storage["OPTIONS"]["max_memory_size"] <= 1 << 20
+    assert storage["OPTIONS"]["transfer_config"] is False  # its use_threads
 
 
 def test_s3_without_a_bucket_stops_the_start_and_names_the_variable() -> None:
