@@ -1,15 +1,13 @@
 """Reading what a command prints while it runs: a cap on each stream, a deadline over all."""
 
-import contextlib
 import enum
 import os
 import selectors
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from executions.sandbox import processes
+from executions.sandbox.shell import Shell
 
 CHUNK = 1 << 16
 
@@ -26,7 +24,8 @@ class Stop(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Captured:
     stop: Stop
-    returncode: int
+    returncode: int | None
+    """None when the command was ended, or its client killed."""
     stdout: bytes
     stderr: bytes
     wall_secs: float
@@ -46,50 +45,34 @@ class Capture:
         self._printed: dict[int, bytearray] = {}
         self._over: set[int] = set()
 
-    def run(self, argv: Sequence[str], timeout: float, kill: Callable[[], None]) -> Captured:
-        """`kill` ends whatever the command works for. Raises OSError when it can't be started.
+    def run(self, shell: Shell, timeout: float, kill: Callable[[], None]) -> Captured:
+        """Set a waiting shell going. `kill` ends whatever it works for. Raises OSError.
 
-        The command itself is ended before, so that it has no say about the death of its sandbox.
+        What was printed until then is read before: the client may have a last word on the death of
+        its sandbox, which isn't the program's.
         """
         began = time.monotonic()
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=processes.environment(),
-        )
-        try:
-            stop = self._read(process, began + timeout)
-            wall = time.monotonic() - began
-            if stop is not Stop.ENDED:
-                process.kill()
-                kill()
-                self._drain()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-            stdout, stderr = self._close(process)
-        return Captured(stop, process.returncode, stdout, stderr, wall)
+        with selectors.DefaultSelector() as selector:
+            for stream in (shell.stdout, shell.stderr):
+                os.set_blocking(stream, False)
+                self._printed[stream] = bytearray()
+                selector.register(stream, selectors.EVENT_READ)
+            selector.register(shell.status, selectors.EVENT_READ)
+            if self._interrupt is not None:
+                selector.register(self._interrupt, selectors.EVENT_READ)
+            shell.go()
+            stop = self._loop(selector, shell.status, began + timeout)
+        wall = time.monotonic() - began
+        code = None
+        if stop is Stop.ENDED:
+            code = shell.exit_code()
+        else:
+            self._drain()
+            kill()
+        printed = [bytes(self._printed[stream]) for stream in (shell.stdout, shell.stderr)]
+        return Captured(stop, code, printed[0], printed[1], wall)
 
-    def _read(self, process: "subprocess.Popen[bytes]", deadline: float) -> Stop:
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            with selectors.DefaultSelector() as selector:
-                for stream in (process.stdout, process.stderr):
-                    assert stream is not None  # noqa: S101 (both are pipes, see run)
-                    os.set_blocking(stream.fileno(), False)
-                    self._printed[stream.fileno()] = bytearray()
-                    selector.register(stream.fileno(), selectors.EVENT_READ)
-                selector.register(pidfd, selectors.EVENT_READ)
-                if self._interrupt is not None:
-                    selector.register(self._interrupt, selectors.EVENT_READ)
-                return self._loop(selector, pidfd, deadline)
-        finally:
-            os.close(pidfd)
-
-    def _loop(self, selector: selectors.BaseSelector, pidfd: int, deadline: float) -> Stop:
+    def _loop(self, selector: selectors.BaseSelector, status: int, deadline: float) -> Stop:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -100,7 +83,7 @@ class Capture:
                     selector.unregister(stream)
             if self._over:
                 return Stop.OUTPUT
-            if pidfd in ready:
+            if status in ready:
                 self._drain()
                 return Stop.OUTPUT if self._over else Stop.ENDED
             if self._interrupt is not None and self._interrupt in ready:
@@ -124,11 +107,3 @@ class Capture:
         for stream in self._printed:
             while stream not in self._over and self._take(stream):
                 pass
-
-    def _close(self, process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-        printed = []
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None  # noqa: S101
-            printed.append(bytes(self._printed.get(stream.fileno(), b"")))
-            stream.close()
-        return printed[0], printed[1]

@@ -60,6 +60,17 @@ class Cgroup(ABC):
     def limit_boot(self) -> None: ...
 
     @abstractmethod
+    def give_way(self) -> None:
+        """Use the CPU only where nobody else wants it, until limit()."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Stop every process in it, where the kernel can."""
+
+    @abstractmethod
+    def thaw(self) -> None: ...
+
+    @abstractmethod
     def forbid_forks(self) -> None:
         """From here on nothing in it can make another process."""
 
@@ -101,6 +112,7 @@ class Cgroup(ABC):
             seen.update(pids)
             for start in range(0, len(pids), _BATCH):
                 self._signal(pids[start : start + _BATCH])
+            self.thaw()  # the frozen die only then
             for pid in pids:
                 reap(pid)
             if time.monotonic() > deadline:
@@ -148,15 +160,27 @@ class Cgroup(ABC):
 class Uncontrolled(Cgroup):
     """No cgroup at all, where an operator gave up limits of CPU and memory.
 
-    The processes of a sandbox are then those of runsc that name its bundle, and what descends from
+    The processes of a sandbox are then those that name its bundle to runsc, and what descends from
     them: also those of a boot that was cut off half-way, which no state file tells of.
     """
 
     def __init__(self, bundle: Path) -> None:
         super().__init__(())
-        self._argument = os.fsencode(f"--bundle={bundle}")
+        self._arguments = {
+            os.fsencode(f"--bundle={bundle}"),
+            os.fsencode(f"--process={bundle}/shell.json"),
+        }
 
     def limit_boot(self) -> None:
+        pass
+
+    def give_way(self) -> None:
+        pass
+
+    def freeze(self) -> None:
+        pass
+
+    def thaw(self) -> None:
         pass
 
     def forbid_forks(self) -> None:
@@ -192,10 +216,10 @@ class Uncontrolled(Cgroup):
         return sorted(found)
 
     def _is_root(self, process: Path) -> bool:
-        """Whether it is runsc (it runs as root) with our bundle. A zombie has no arguments."""
+        """Whether it is runsc (it runs as root) or calls it. A zombie has no arguments."""
         with contextlib.suppress(OSError):
             arguments = (process / "cmdline").read_bytes().split(b"\0")
-            return self._argument in arguments and process.stat().st_uid == 0
+            return not self._arguments.isdisjoint(arguments) and process.stat().st_uid == 0
         return False
 
 

@@ -33,12 +33,25 @@ class CgroupV1(Cgroup):
         write(self._at["pids"] / "pids.max", str(HOST_PIDS))
         self._limit_memory(BOOT_BYTES)
 
+    def give_way(self) -> None:
+        write(self._at["cpu"] / "cpu.shares", "2")
+
+    def freeze(self) -> None:
+        if "freezer" in self._at:
+            write(self._at["freezer"] / "freezer.state", "FROZEN")
+
+    def thaw(self) -> None:
+        if "freezer" in self._at:
+            with contextlib.suppress(FileNotFoundError):
+                (self._at["freezer"] / "freezer.state").write_text("THAWED")
+
     def forbid_forks(self) -> None:
         with contextlib.suppress(OSError):
             (self._at["pids"] / "pids.max").write_text("0")
 
     def limit(self, limits: Limits) -> None:
         self._limit_memory(memory_limit(self.memory_bytes(), limits))
+        write(self._at["cpu"] / "cpu.shares", "1024")
         write(self._at["cpu"] / "cpu.cfs_period_us", str(PERIOD_US))
         write(self._at["cpu"] / "cpu.cfs_quota_us", str(cpu_quota_us(limits)))
 
@@ -129,6 +142,16 @@ class CgroupV2(Cgroup):
         write(self._at / "memory.max", str(BOOT_BYTES))
         self._forbid_swap()
 
+    def give_way(self) -> None:
+        write(self._at / "cpu.weight", "1")
+
+    def freeze(self) -> None:
+        write(self._at / "cgroup.freeze", "1")
+
+    def thaw(self) -> None:
+        with contextlib.suppress(OSError):
+            (self._at / "cgroup.freeze").write_text("0")
+
     def forbid_forks(self) -> None:
         with contextlib.suppress(OSError):
             (self._at / "pids.max").write_text("0")
@@ -140,6 +163,7 @@ class CgroupV2(Cgroup):
 
     def limit(self, limits: Limits) -> None:
         write(self._at / "memory.max", str(memory_limit(self.memory_bytes(), limits)))
+        write(self._at / "cpu.weight", "100")
         write(self._at / "cpu.max", f"{cpu_quota_us(limits)} {PERIOD_US}")
 
     def cpu_ns(self) -> int:
@@ -189,6 +213,7 @@ class Hierarchy:
     """What this host mounts: makes the cgroups of one home's sandboxes."""
 
     NEEDED = ("cpu", "cpuacct", "memory", "pids")
+    USEFUL = ("freezer",)
 
     def __init__(self, v1: dict[str, Path], v2: Path | None, group: str) -> None:
         self._v1 = v1
@@ -221,7 +246,8 @@ class Hierarchy:
         name = f"{self.group}/{sandbox_id}"
         if self._v2 is not None:
             return CgroupV2(self._v2, name)
-        return CgroupV1({name: self._v1[name] for name in self.NEEDED}, name)
+        used = {name: self._v1[name] for name in self.NEEDED + self.USEFUL if name in self._v1}
+        return CgroupV1(used, name)
 
     def remove_group(self) -> None:
         """Remove the home's own (empty) directories; one that is in use stays."""

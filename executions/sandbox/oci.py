@@ -5,6 +5,7 @@ Source: github.com/opencontainers/runtime-spec, config.md.
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,19 @@ TOOLS = "/dev/.boxer"
 BOOT_NOFILE = 1 << 20
 BOOT_NPROC = 1 << 20
 
-# What the wrapper does: go to the working directory (one beneath a mount of the sandbox, such as
+RUN = f"{TOOLS}/run"
+"""Where a waiting shell finds what it is to run; read-only, one directory for each sandbox."""
+READY = b"ready\n"
+
+# A shell is executed in the sandbox when it is booted, long before its run perhaps, and waits: that
+# takes the start of runsc and of a process off the path of the run. A line on stdin sets it going.
+_WAIT = f"""\
+echo {READY.decode().strip()}
+read -r __boxer_go || exit 125
+. {RUN}/command
+"""
+
+# What the shell then does: go to the working directory (one beneath a mount of the sandbox, such as
 # /tmp, is made here), set the run's resource limits (`runsc exec` knows none), find the command and
 # become it, so that only the command is left. The search is spelled out because this busybox would
 # run an applet of its own in place of the image's `ls`.
@@ -114,7 +127,14 @@ def environment(image_env: Sequence[str], request_env: Sequence[str]) -> list[st
 
 
 def sandbox(
-    *, rootfs: Path, output: Path, tools: Path, tmp_bytes: int, binds: Sequence[Bind], netns: bool
+    *,
+    rootfs: Path,
+    output: Path,
+    tools: Path,
+    run: Path,
+    tmp_bytes: int,
+    binds: Sequence[Bind],
+    netns: bool,
 ) -> dict[str, Any]:
     """config.json of a sandbox whose first process waits and reaps.
 
@@ -146,6 +166,7 @@ def sandbox(
             _mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
             _mount("/tmp", "tmpfs", "nosuid", "nodev", "mode=1777", f"size={tmp_bytes}"),  # noqa: S108
             _bind(tools, TOOLS, "ro"),
+            _bind(run, RUN, "ro"),
             _bind(output, "/output", "rw"),
             *(_bind(bind.source, bind.destination, "ro") for bind in binds),
         ],
@@ -153,40 +174,56 @@ def sandbox(
     }
 
 
-def command(spec: RunSpec, image_env: Sequence[str]) -> dict[str, Any]:
-    """process.json for `runsc exec`: the wrapper that becomes the run's command."""
-    env = environment(image_env, spec.env)
-    script, arguments, env = _wrapped(spec.cmd, env)
-    limits = [str(spec.limits.nofile), str(spec.limits.pids_limit), spec.cwd]
+def shell() -> dict[str, Any]:
+    """process.json for `runsc exec`: the shell that waits for its command.
+
+    runsc adds HOME, as the image's /etc/passwd has it for this user.
+    """
     return {
         "terminal": False,
         "user": {"uid": NOBODY, "gid": NOBODY},
-        "args": [f"{TOOLS}/sh", "-c", script, "boxer", *limits, *arguments],
-        "env": env,
+        "args": [f"{TOOLS}/sh", "-c", _WAIT, "boxer"],
+        "env": [f"PATH={PATH}"],
         "cwd": "/",
         "capabilities": _no_capabilities(),
         "noNewPrivileges": True,
     }
 
 
-def as_json(config: dict[str, Any]) -> str:
-    return json.dumps(config)
-
-
-def _wrapped(cmd: Sequence[str], env: list[str]) -> tuple[str, list[str], list[str]]:
-    """The wrapper's script, its arguments after the limits, and its own environment.
+def command(spec: RunSpec, image_env: Sequence[str]) -> str:
+    """The script that turns the waiting shell into the run's command.
 
     A shell drops variables whose names aren't identifiers and changes some others. Where one of
     those is asked for, `env -i` passes all of them on as they are, at the cost of another exec.
     """
-    names = [pair.partition("=")[0] for pair in env]
+    env = environment(image_env, spec.env)
+    names = {pair.partition("=")[0] for pair in env}
+    limits = _quoted([str(spec.limits.nofile), str(spec.limits.pids_limit), spec.cwd])
+    cmd = _quoted(spec.cmd)
     if all(_SHELL_KEEPS.fullmatch(name) and name not in _SHELL_CHANGES for name in names):
-        return _LIMITS + _FIND + _BECOME, list(cmd), env
-    script = (
-        f"{_LIMITS}{_ROTATE % len(env)}{_FIND}"
-        f'set -- "$__boxer_found" "$@"\n{_ROTATE % len(cmd)}{_BECOME_WITH_ENV}'
+        exports = "".join(f"export {_assignment(pair)}\n" for pair in env)
+        return f"{exports}set -- {limits} {cmd}\n{_LIMITS}{_FIND}{_BECOME}"
+    path = next(pair for pair in env if pair.startswith("PATH="))
+    home = "" if "HOME" in names else '"HOME=$HOME"'
+    return (
+        f"export {_assignment(path)}\n"
+        f"set -- {limits} {home} {_quoted(env)} {cmd}\n"
+        f"{_LIMITS}{_ROTATE % (len(env) + bool(home))}{_FIND}"
+        f'set -- "$__boxer_found" "$@"\n{_ROTATE % len(spec.cmd)}{_BECOME_WITH_ENV}'
     )
-    return script, [*env, *cmd], [pair for pair in env if pair.startswith("PATH=")]
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _assignment(pair: str) -> str:
+    name, _, value = pair.partition("=")
+    return f"{name}={shlex.quote(value)}"
+
+
+def as_json(config: dict[str, Any]) -> str:
+    return json.dumps(config)
 
 
 def _no_capabilities() -> dict[str, list[str]]:

@@ -76,9 +76,9 @@ class Rootfs:
     ) -> None:
         """Lay the overlay: mount points, inputs, our own `texts`, `cwd` where it is missing."""
         for directory in (self.layer, self.work, self.merged, self.staged):
-            _make_directory(directory)
+            make_directory(directory)
         for name in MOUNT_POINTS:
-            _make_directory(self.layer / name)
+            make_directory(self.layer / name)
         root = os.open(image, _DIRECTORY)
         try:
             for number, file in enumerate(inputs):
@@ -101,7 +101,7 @@ class Rootfs:
 
     def _write_text(self, place: Place, text: str) -> None:
         if place.kind != "directory" and place.parts[0] not in MOUNT_POINTS:
-            _write(self.layer, place.parts, io.BytesIO(text.encode()))
+            write_file(self.layer, place.parts, io.BytesIO(text.encode()))
 
     def _place(self, place: Place, file: InputFile, number: int) -> None:
         if not place.parts or place.kind == "directory":
@@ -113,7 +113,7 @@ class Rootfs:
             self._bind(place, file, number)
             return
         with file.open() as contents:
-            _write(self.layer, place.parts, contents)
+            write_file(self.layer, place.parts, contents)
 
     def _bind(self, place: Place, file: InputFile, number: int) -> None:
         if len(self.binds) >= MOST_BINDS:
@@ -125,7 +125,7 @@ class Rootfs:
             ):
                 raise _taken(bind.destination)
         with file.open() as contents:
-            _write(self.staged, (str(number),), contents)
+            write_file(self.staged, (str(number),), contents)
         self.binds.append(bind)
 
     def _mount(self, image: Path) -> None:
@@ -141,12 +141,34 @@ class Rootfs:
                 "such as ext4, xfs, btrfs or tmpfs, not the root of a container"
             ) from error
 
+    def place(self, image: Path, inputs: Sequence[InputFile], cwd: str) -> None:
+        """Put inputs, and `cwd` where it is missing, into a view that is mounted already.
+
+        Only what fits() may be placed: then no component of a path is a link, neither in the image
+        nor above it, and each is opened as what it was found to be. Raises OSError, SandboxError.
+        """
+        root = os.open(image, _DIRECTORY)
+        try:
+            for file in inputs:
+                place = resolve(root, file.path)
+                if place.kind == "file":
+                    with _directory(self.merged, place.parts[:-1]) as directory:
+                        os.unlink(place.parts[-1], dir_fd=directory)
+                with file.open() as contents:
+                    write_file(self.merged, place.parts, contents)
+            place = resolve(root, cwd)
+            if place.kind == "missing" and place.parts[0] not in MOUNT_POINTS:
+                with _directory(self.merged, place.parts):
+                    pass
+        finally:
+            os.close(root)
+
     def make_output(self, size: int, files: int, owner: int) -> None:
         """/output: a file system of its own, so that the kernel bounds its size and file count.
 
         Its contents are memory, charged to the cgroup of the sandbox that writes them.
         """
-        _make_directory(self.output)
+        make_directory(self.output)
         # One inode is the root directory's.
         options = f"size={size},nr_inodes={files + 1},mode=0755,uid={owner},gid={owner}"
         kernel.mount("boxer", self.output, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
@@ -158,9 +180,34 @@ class Rootfs:
         trees.remove_tree(self.base)
 
 
-def _make_directory(directory: Path) -> None:
+def fits(image: Path, inputs: Sequence[InputFile], cwd: str) -> bool:
+    """Whether inputs can be put into a sandbox that runs already.
+
+    They can where every component of a path is a real directory of the image or missing, and none
+    lies under a mount of the sandbox. Raises InputRefusedError as compose() would.
+    """
+    root = os.open(image, _DIRECTORY)
+    try:
+        places = [(resolve(root, file.path), file.path) for file in inputs]
+        try:
+            there = resolve(root, cwd, follow=True)
+        except InputRefusedError:
+            there = Place((), "directory")  # nothing to make; the program is told
+    finally:
+        os.close(root)
+    if any(place.kind == "directory" for place, _ in places):
+        return False
+    if there.kind == "missing" and there.parts[0] not in MOUNT_POINTS:
+        places.append((there, cwd))
+    return all(
+        place.parts == tuple(_parts(path)) and place.parts[0] not in MOUNT_POINTS
+        for place, path in places
+    )
+
+
+def make_directory(directory: Path, *, exist_ok: bool = False) -> None:
     """One that the program may enter, whatever our umask is."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=exist_ok)
     directory.chmod(0o755)
 
 
@@ -208,7 +255,7 @@ def _directory(top: Path, parts: Sequence[str]) -> Iterator[int]:
         os.close(directory)
 
 
-def _write(top: Path, parts: Sequence[str], contents: BinaryIO) -> None:
+def write_file(top: Path, parts: Sequence[str], contents: BinaryIO) -> None:
     """A read-only file of root's, made anew: never through something that lies there."""
     with _directory(top, parts[:-1]) as directory:
         try:

@@ -2,14 +2,19 @@
 
 import contextlib
 import json
+import os
 import re
+import select
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from executions.sandbox import processes
+from executions.sandbox.oci import READY
+from executions.sandbox.shell import Shell, spawn_shell
 from executions.sandbox.spec import SandboxError
 
 BOOT_TIMEOUT_SECS = 30.0
@@ -19,6 +24,9 @@ SAID_BYTES = 1 << 16
 # Enters the sandbox's cgroup, then becomes runsc: what runsc starts is born inside, the limits hold
 # from its first moment. The shell is the host's busybox and the script is fixed.
 _ENTER = 'for door in $1; do echo 0 > "$door" || exit 125; done; shift; exec "$@"'
+
+# The same for the command's client; its exit code goes to descriptor 3, whoever reads that.
+_REPORT = 'for door in $1; do echo 0 > "$door" || exit 125; done; shift; "$@" 3>&-; echo $? >&3'
 
 
 class RunscError(SandboxError):
@@ -87,19 +95,23 @@ class Runsc:
             raise RunscError(f"booting a sandbox: runsc exited {code}: {tail(_read(said))}")
         return int(pid_file.read_text())
 
-    def exec_command(self, sandbox_id: str, process_file: Path, started: Path) -> list[str]:
-        """argv that executes a process in a booted sandbox and exits with its code.
+    def open_shell(
+        self, sandbox_id: str, bundle: Path, process: dict[str, Any], *, doors: Sequence[str]
+    ) -> Shell:
+        """Execute a process that waits in a booted sandbox; returns when it has said oci.READY.
 
-        It writes the file `started` once the process runs. What it says before, ending with 128, is
-        its own; the process may end with 128 too.
+        All that it takes on the host is in the cgroup, too. Raises RunscError, OSError.
         """
-        return [
-            *self._flags("none"),
-            "exec",
-            f"--process={process_file}",
-            f"--internal-pid-file={started}",
-            sandbox_id,
-        ]
+        process_file = bundle / "shell.json"
+        process_file.write_text(json.dumps(process))
+        command = [*self._flags("none"), "exec", f"--process={process_file}", sandbox_id]
+        shell = spawn_shell([self.busybox, "sh", "-c", _REPORT, "enter", " ".join(doors), *command])
+        try:
+            _await_ready(shell)
+        except BaseException:
+            shell.close()
+            raise
+        return shell
 
     def forget(self, sandbox_id: str) -> None:
         """Remove the state of a sandbox whose processes are gone."""
@@ -122,6 +134,21 @@ class Runsc:
             "--ignore-cgroups",
             "--overlay2=none",
         ]
+
+
+def _await_ready(shell: Shell) -> None:
+    """Read exactly what the shell says when it waits; what comes after is the program's."""
+    deadline = time.monotonic() + BOOT_TIMEOUT_SECS
+    said = b""
+    while said != READY:
+        readable = select.select([shell.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]
+        chunk = os.read(shell.stdout, len(READY) - len(said)) if readable else b""
+        said += chunk
+        if not chunk or not READY.startswith(said):
+            os.set_blocking(shell.stderr, False)
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(shell.stderr, SAID_BYTES)
+            raise RunscError(f"opening a shell in a sandbox: {tail(said)}")
 
 
 def _read(file: Path) -> bytes:

@@ -2,11 +2,13 @@
 
 import contextlib
 import filecmp
+import io
 import os
 import re
 import secrets
 import select
 import signal as signals
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ from executions.sandbox.capture import Capture, Captured, Stop
 from executions.sandbox.cgroup import Cgroup, Uncontrolled
 from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.outputs import Outputs
-from executions.sandbox.rootfs import Rootfs
-from executions.sandbox.runsc import Runsc, tail
+from executions.sandbox.reaping import reap
+from executions.sandbox.rootfs import Rootfs, make_directory, write_file
+from executions.sandbox.runsc import Runsc
+from executions.sandbox.shell import Shell, send_shell
 from executions.sandbox.spec import Bounds, End, InputFile, RunResult, RunSpec, SandboxError
 
 FATAL_SIGNALS = frozenset(range(1, 65)) - {
@@ -73,29 +77,92 @@ class Sandbox:
         )
         self._kernel: int | None = None
         """A pidfd: a number may be another process' one day."""
+        self._shell: Shell | None = None
+
+    @classmethod
+    def adopted(cls, host: Host, sandbox_id: str, shell: Shell, kernel: int) -> "Sandbox":
+        """One that another process booted and has moved below `host.directory`."""
+        sandbox = cls(host, sandbox_id)
+        sandbox._shell, sandbox._kernel = shell, kernel
+        return sandbox
 
     def boot(self, image: Path, *, network: str, inputs: Sequence[InputFile], cwd: str) -> None:
         """Raises SandboxError (InputRefusedError for an input that can't be placed)."""
-        bounds = self._host.bounds
         try:
-            self._base.mkdir(mode=0o700)
-            self._rootfs.compose(image, inputs, cwd, self._texts(network))
-            self._rootfs.make_output(bounds.output_dir_bytes, bounds.output_dir_files, oci.NOBODY)
-            self._cgroup.create()
-            config = oci.sandbox(
-                rootfs=self._rootfs.merged,
-                output=self._rootfs.output,
-                tools=self._host.tools,
-                tmp_bytes=bounds.tmp_bytes,
-                binds=self._rootfs.binds,
-                netns=network != "host",
-            )
-            pid = self._host.runsc.boot(
-                self.id, self._base, config, network=network, doors=self._cgroup.doors
-            )
-            self._kernel = os.pidfd_open(pid)
+            self._boot(image, network, inputs, cwd, ahead=False)
         except OSError as error:
             raise SandboxError(f"preparing a sandbox: {error}") from error
+
+    def boot_ahead(self, image: Path, *, network: str) -> None:
+        """Boot it while nobody waits for it, and freeze it. Raises SandboxError."""
+        try:
+            self._boot(image, network, (), "/", ahead=True)
+            self._cgroup.freeze()
+        except OSError as error:
+            raise SandboxError(f"preparing a sandbox: {error}") from error
+
+    def _boot(
+        self, image: Path, network: str, inputs: Sequence[InputFile], cwd: str, *, ahead: bool
+    ) -> None:
+        bounds = self._host.bounds
+        self._base.mkdir(mode=0o700)
+        make_directory(self._run)
+        self._rootfs.compose(image, inputs, cwd, self._texts(network))
+        self._rootfs.make_output(bounds.output_dir_bytes, bounds.output_dir_files, oci.NOBODY)
+        self._cgroup.create()
+        if ahead:
+            self._cgroup.give_way()
+        config = oci.sandbox(
+            rootfs=self._rootfs.merged,
+            output=self._rootfs.output,
+            tools=self._host.tools,
+            run=self._run,
+            tmp_bytes=bounds.tmp_bytes,
+            binds=self._rootfs.binds,
+            netns=network != "host",
+        )
+        pid = self._host.runsc.boot(
+            self.id, self._base, config, network=network, doors=self._cgroup.doors
+        )
+        self._kernel = os.pidfd_open(pid)
+        self._shell = self._host.runsc.open_shell(
+            self.id, self._base, oci.shell(), doors=self._cgroup.doors
+        )
+
+    @property
+    def _run(self) -> Path:
+        return self._base / "run"
+
+    def memory_bytes(self) -> int:
+        return self._cgroup.memory_bytes()
+
+    def hand_over(self, connection: socket.socket, directory: Path) -> None:
+        """Give it to the process behind `connection`, whose sandboxes lie below `directory`.
+
+        Whose directory it lies in, whose it is: from then on it goes with that process. Raises
+        OSError, when it may be the other's already.
+        """
+        assert self._shell is not None  # noqa: S101 (it was booted)
+        assert self._kernel is not None  # noqa: S101
+        self._base.rename(directory / self.id)
+        send_shell(connection, self.id.encode(), self._shell, self._kernel)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what holds it here."""
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
+        if self._kernel is not None:
+            os.close(self._kernel)
+            self._kernel = None
+
+    def place(self, image: Path, inputs: Sequence[InputFile], cwd: str) -> None:
+        """Put inputs into a sandbox that runs; see Rootfs.fits(). Raises SandboxError."""
+        try:
+            self._rootfs.place(image, inputs, cwd)
+        except OSError as error:
+            raise SandboxError(f"placing files in a sandbox: {error}") from error
 
     def _texts(self, network: str) -> dict[str, str]:
         """Files of /etc that a network needs; an image brings its own or none."""
@@ -121,20 +188,18 @@ class Sandbox:
             raise SandboxError(f"executing in a sandbox: {error}") from error
 
     def _execute(self, spec: RunSpec, image_env: Sequence[str], interrupt: int | None) -> RunResult:
-        process, started = self._base / "process.json", self._base / "started"
-        process.write_text(oci.as_json(oci.command(spec, image_env)))
+        assert self._shell is not None  # noqa: S101 (it was booted)
+        write_file(self._run, ("command",), io.BytesIO(oci.command(spec, image_env).encode()))
         self._cgroup.limit(spec.limits)
         self._cgroup.forget_peak()
         memory, cpu = self._cgroup.memory_bytes(), self._cgroup.cpu_ns()
+        self._cgroup.thaw()
         captured = Capture(self._host.bounds.output_bytes, interrupt).run(
-            self._host.runsc.exec_command(self.id, process, started),
-            spec.limits.wall_clock_secs,
-            self.kill,
+            self._shell, spec.limits.wall_clock_secs, self.kill
         )
         lost = captured.stop is Stop.ENDED and self._died(captured.returncode)
         return _result(
             captured,
-            started=started.exists(),
             lost=lost,
             out_of_memory=self._cgroup.oom_kills() > 0,
             cpu_ms=(self._cgroup.cpu_ns() - cpu) // 1_000_000 if self._measured else None,
@@ -145,22 +210,23 @@ class Sandbox:
     def _measured(self) -> bool:
         return not isinstance(self._cgroup, Uncontrolled)
 
-    def _died(self, returncode: int) -> bool:
+    def _died(self, returncode: int | None) -> bool:
         """Whether the sandbox's kernel is dead, once `runsc exec` has ended."""
         assert self._kernel is not None  # noqa: S101 (it was booted)
         poll = select.poll()
         poll.register(self._kernel, select.POLLIN)
-        return bool(poll.poll(DYING_SECS * 1000 if returncode == RUNSC_FAILED else 0))
+        return bool(poll.poll(DYING_SECS * 1000 if returncode in (None, RUNSC_FAILED) else 0))
 
     def kill(self) -> None:
         """End every process in it and reap them. /output stands still from now on."""
         self._cgroup.kill()
+        if self._shell is not None and self._shell.pid:
+            reap(self._shell.pid)
         if self._kernel is not None:
             # Where it had died by itself before, it isn't in the cgroup any more.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PIDFD, self._kernel, os.WEXITED | os.WNOHANG)
-            os.close(self._kernel)
-            self._kernel = None
+        self.let_go()
 
     def outputs(self) -> Outputs:
         """What lies in /output; after kill()."""
@@ -179,7 +245,6 @@ class Sandbox:
 def _result(
     captured: Captured,
     *,
-    started: bool,
     lost: bool,
     out_of_memory: bool,
     cpu_ms: int | None,
@@ -200,12 +265,10 @@ def _result(
         end = End.OUT_OF_MEMORY if out_of_memory else End.BROKEN
         exit_code, signal = (137, 9) if out_of_memory else (None, None)
         detail = "" if out_of_memory else "the sandbox's kernel died"
-    elif captured.returncode == RUNSC_FAILED and not started:
-        end, detail, stderr = End.BROKEN, f"runsc exec: {tail(stderr)}", b""
+    elif captured.returncode is None:
+        end, detail = End.BROKEN, "the client of the sandbox was killed"
     elif captured.returncode > 128 and captured.returncode - 128 in FATAL_SIGNALS:
         end, exit_code, signal = End.SIGNALLED, captured.returncode, captured.returncode - 128
-    elif captured.returncode < 0:
-        end, detail = End.BROKEN, f"runsc exec was ended by signal {-captured.returncode}"
     else:
         end, exit_code = End.EXITED, captured.returncode
     return RunResult(
@@ -230,6 +293,7 @@ def install_tools(directory: Path, *, init: Path, busybox: Path) -> None:
     """Copies of the programs that every sandbox gets at oci.TOOLS; safe against many at once."""
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)  # whatever our umask is: the program, nobody, has to enter it
+    make_directory(directory / "run", exist_ok=True)
     for name, source in (("init", init), ("sh", busybox), ("env", busybox)):
         target = directory / name
         if target.exists() and filecmp.cmp(source, target, shallow=False):
