@@ -170,6 +170,9 @@ class Service:
         keeper = Part("keeper", lambda: manage("keeper"), env=self.env, grace_secs=2.0)
         cluster = Part("cluster", lambda: manage("cluster"), env=self.env, grace_secs=4.0)
         self.supervisor.start(keeper)
+        if settings.BOXER_POOL_SIZE and not settings.BOXER_IGNORE_CGROUPS:
+            pool = Part("pool", lambda: manage("pool"), env=self.env, grace_secs=2.0)
+            self.supervisor.start(pool)
         self.supervisor.start(cluster)
 
     def start_demo(self, url: str) -> None:

@@ -57,6 +57,10 @@ for _name, _default in BOXER_DEFAULT_LIMITS.items():
         )
 
 BOXER_WORKERS = env.integer("BOXER_WORKERS", max(4, 2 * (os.cpu_count() or 1)), maximum=256)
+BOXER_POOL_SIZE = env.integer("BOXER_POOL_SIZE", 4, minimum=0, maximum=1000)
+BOXER_POOL_MEMORY_MB = env.integer("BOXER_POOL_MEMORY_MB", 1024, minimum=0)
+BOXER_POOL_IDLE_SECS = env.integer("BOXER_POOL_IDLE_SECS", 300)
+BOXER_POOL_PINNED = env.words("BOXER_POOL_PINNED")
 BOXER_QUEUE_LIMIT = env.integer("BOXER_QUEUE_LIMIT", 1000)
 BOXER_QUEUE_WAIT_SECS = env.integer("BOXER_QUEUE_WAIT_SECS", 300)
 BOXER_PULL_TIMEOUT_SECS = env.integer("BOXER_PULL_TIMEOUT_SECS", 600)

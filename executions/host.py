@@ -49,3 +49,8 @@ def prepare_host() -> str:
         home / "tools", init=Path(str(found["catatonit"])), busybox=Path(str(found["busybox"]))
     )
     return sandbox_host(home / "workers").runsc.version()
+
+
+def pool_socket() -> Path:
+    """Where workers of this host ask for a sandbox that is booted already."""
+    return Path(settings.BOXER_HOME) / "pool.sock"

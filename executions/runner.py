@@ -1,9 +1,11 @@
 """One run from its claim to its end; the only caller of the sandbox library."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from django.conf import settings
@@ -11,11 +13,13 @@ from django.db import InterfaceError, OperationalError, connections
 
 from executions import services, workers
 from executions.cluster.primitives import PipeEvent
-from executions.host import sandbox_host
+from executions.host import pool_socket, sandbox_host
 from executions.image_store import image_store
 from executions.models import Execution, Outcome
+from executions.sandbox import pool
 from executions.sandbox.images import Image, ImageStore
-from executions.sandbox.sandbox import Host, Sandbox
+from executions.sandbox.rootfs import fits
+from executions.sandbox.sandbox import Host, Sandbox, clear
 from executions.sandbox.spec import (
     End,
     InputFile,
@@ -43,10 +47,17 @@ class Interrupted(BaseException):
 class Runner:
     """What a worker process keeps between its runs."""
 
-    def __init__(self, worker: workers.Worker, host: Host, images: ImageStore) -> None:
+    def __init__(
+        self,
+        worker: workers.Worker,
+        host: Host,
+        images: ImageStore,
+        pool_path: Path | None,
+    ) -> None:
         self._worker = worker
         self._host = host
         self._images = images
+        self._pool = pool_path
         self.interrupted = PipeEvent()
         self._preparing = False
 
@@ -71,65 +82,73 @@ class Runner:
         )
         if execution is None:
             return
-        sandbox = Sandbox(self._host, exec_id)
-        try:
-            ending = self._attempt(execution, sandbox)
-            if ending is not None:
+        # Whatever has to be tidied up is, once the end is written: nobody waits for that.
+        with contextlib.ExitStack() as tidying:
+            try:
+                ending = self._attempt(execution, tidying)
+                if ending is not None:
+                    _insist(partial(services.finish, execution=execution, ending=ending))
+            except Interrupted:
+                _insist(partial(services.queue_again, execution=execution))
+            except SystemExit:  # django-q2's TimeoutException: the task took longer than any may
+                ending = _failed("the worker gave up", "infra_error")
                 _insist(partial(services.finish, execution=execution, ending=ending))
-        except Interrupted:
-            _insist(partial(services.queue_again, execution=execution))
-        except SystemExit:  # django-q2's TimeoutException: the task took longer than any may
-            ending = Ending(
-                outcome=Outcome.INFRA_ERROR, error="the worker gave up", error_code="infra_error"
-            )
-            _insist(partial(services.finish, execution=execution, ending=ending))
-            raise
-        finally:
-            sandbox.destroy()
+                raise
 
     def close(self) -> None:
         """The worker ends in good order and leaves nothing to find."""
         workers.forget(self._worker)
 
-    def _attempt(self, execution: Execution, sandbox: Sandbox) -> Ending | None:
+    def _attempt(self, execution: Execution, tidying: contextlib.ExitStack) -> Ending | None:
         """How it ended; None when somebody else has ended it meanwhile."""
         try:
-            return self._prepare_and_execute(execution, sandbox)
+            return self._prepare_and_execute(execution, tidying)
         except (SandboxError, FilestoreError) as error:
             logger.warning("%s: %s", execution.exec_id, error)
-            return Ending(outcome=Outcome.INFRA_ERROR, error=str(error), error_code=error.code)
+            return _failed(str(error), error.code)
         except Exception as error:
             logger.exception("%s failed", execution.exec_id)
-            return Ending(
-                outcome=Outcome.INFRA_ERROR, error=type(error).__name__, error_code="infra_error"
-            )
+            return _failed(type(error).__name__, "infra_error")
 
-    def _prepare_and_execute(self, execution: Execution, sandbox: Sandbox) -> Ending | None:
+    def _prepare_and_execute(
+        self, execution: Execution, tidying: contextlib.ExitStack
+    ) -> Ending | None:
         began = time.monotonic()
         self._preparing = True
         try:
-            with self._images.hold(execution.image) as image:
-                pulled = time.monotonic()
-                sandbox.boot(
-                    image.rootfs,
-                    network=execution.network,
-                    inputs=_inputs(execution),
-                    cwd=execution.cwd,
+            image = tidying.enter_context(self._images.hold(execution.image))
+            pulled = time.monotonic()
+            sandbox = self._booted(execution, image, tidying)
+            booted = time.monotonic()
+            self._preparing = False
+            started = _insist(
+                partial(
+                    services.start,
+                    execution=execution,
+                    image_digest=image.digest,
+                    pull_ms=round((pulled - began) * 1000),
+                    start_ms=round((booted - pulled) * 1000),
                 )
-                booted = time.monotonic()
-                self._preparing = False
-                started = _insist(
-                    partial(
-                        services.start,
-                        execution=execution,
-                        image_digest=image.digest,
-                        pull_ms=round((pulled - began) * 1000),
-                        start_ms=round((booted - pulled) * 1000),
-                    )
-                )
-                return self._execute(execution, sandbox, image) if started else None
+            )
+            return self._execute(execution, sandbox, image) if started else None
         finally:
             self._preparing = False
+
+    def _booted(self, execution: Execution, image: Image, tidying: contextlib.ExitStack) -> Sandbox:
+        """A booted sandbox with the inputs in it: from the pool, or booted now."""
+        inputs = _inputs(execution)
+        if self._pool is not None and fits(image.rootfs, inputs, execution.cwd):
+            taken = pool.taken(self._pool, self._host, image, execution.network)
+            if (warm := tidying.enter_context(taken)) is not None:
+                tidying.callback(warm.destroy)
+                warm.place(image.rootfs, inputs, execution.cwd)
+                return warm
+        # A sandbox that was given to us too late would lie here.
+        clear(self._host)
+        sandbox = Sandbox(self._host, execution.exec_id)
+        tidying.callback(sandbox.destroy)
+        sandbox.boot(image.rootfs, network=execution.network, inputs=inputs, cwd=execution.cwd)
+        return sandbox
 
     def _execute(self, execution: Execution, sandbox: Sandbox, image: Image) -> Ending:
         result = sandbox.execute(_spec(execution), image.env, interrupt=self.interrupted.fileno())
@@ -138,6 +157,10 @@ class Runner:
             sandbox.kill()
             left_out = _keep_outputs(execution, sandbox)
         return _ending(result, left_out)
+
+
+def _failed(error: str, code: str) -> Ending:
+    return Ending(outcome=Outcome.INFRA_ERROR, error=error, error_code=code)
 
 
 def _spec(execution: Execution) -> RunSpec:
@@ -235,7 +258,14 @@ def start(*, host_id: str) -> Runner:
     """Make this process a worker."""
     global _current  # noqa: PLW0603 (one per process, made after its fork)
     worker = workers.register(settings.BOXER_HOME, host_id)
-    _current = Runner(worker, sandbox_host(worker.directory), image_store())
+    # Without cgroups there is nothing that tells what belongs to a sandbox that changes hands.
+    pooled = settings.BOXER_POOL_SIZE > 0 and not settings.BOXER_IGNORE_CGROUPS
+    _current = Runner(
+        worker,
+        sandbox_host(worker.directory),
+        image_store(),
+        pool_socket() if pooled else None,
+    )
     return _current
 
 

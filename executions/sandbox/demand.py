@@ -33,6 +33,9 @@ class Demand:
         known = self._uses.get(kind)
         self._uses[kind] = _Use(1.0 + (self._faded(known, now) if known else 0.0), now)
 
+    def forget(self, kind: Kind) -> None:
+        self._uses.pop(kind, None)
+
     def forget_old(self, now: float) -> None:
         for kind in [kind for kind, use in self._uses.items() if now - use.at > self.idle_secs]:
             del self._uses[kind]

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 PATIENCE_SECS = 0.5
@@ -34,27 +34,34 @@ def reap_dead(pids: Iterable[int]) -> None:
             break
         time.sleep(pause)
         pause = min(pause * 2, 0.01)
-    for pid in _orphans():
+    reap_orphans()
+
+
+def reap_orphans(sessions: Container[int] = ()) -> None:
+    """Reap dead children that nobody else waits for: what runsc, not we, started.
+
+    They are in a session that runsc made, or in one of `sessions`; what we start ourselves and wait
+    for goes by another name.
+    """
+    for pid in _orphans(sessions):
         reap(pid)
 
 
-def _orphans() -> Iterator[int]:
-    """Dead children that runsc, not we, started: nobody else waits for those.
-
-    They are in a session that runsc made; what we start ourselves goes by another name.
-    """
-    session = os.getsid(0)
+def _orphans(sessions: Container[int]) -> Iterator[int]:
+    ours = os.getsid(0)
     for file in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for pid in map(int, file.read_text().split()):
-                if _is_orphan(pid, session):
+                if _is_orphan(pid, ours, sessions):
                     yield pid
 
 
-def _is_orphan(pid: int, our_session: int) -> bool:
+def _is_orphan(pid: int, ours: int, sessions: Container[int]) -> bool:
     """Fields: see proc_pid_stat(5)."""
     with contextlib.suppress(OSError):
         head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
         state, _, _, session = tail.split()[:4]
-        return head.partition(" (")[2] == _ITSELF and state == "Z" and int(session) != our_session
+        known = int(session) in sessions
+        itself = head.partition(" (")[2] == _ITSELF and int(session) != ours
+        return state == "Z" and (known or itself)
     return False

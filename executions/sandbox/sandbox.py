@@ -133,6 +133,11 @@ class Sandbox:
     def _run(self) -> Path:
         return self._base / "run"
 
+    @property
+    def session(self) -> int:
+        """The session of the host's processes behind its shell."""
+        return self._shell.pid if self._shell is not None else 0
+
     def memory_bytes(self) -> int:
         return self._cgroup.memory_bytes()
 

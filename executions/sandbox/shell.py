@@ -46,7 +46,10 @@ class Shell:
 
 
 def spawn_shell(argv: Sequence[str]) -> Shell:
-    """Start a command on new pipes, its descriptor 3 being `status`. Raises OSError."""
+    """Start a command on new pipes, its descriptor 3 being `status`, in a session of its own.
+
+    Raises OSError.
+    """
     (stdin, ours_in), (ours_out, stdout) = os.pipe(), os.pipe()
     (ours_err, stderr), (ours_status, status) = os.pipe(), os.pipe()
     theirs = (stdin, stdout, stderr, status)
@@ -61,6 +64,7 @@ def spawn_shell(argv: Sequence[str]) -> Shell:
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(high)
             ],
+            setsid=True,
         )
     except OSError:
         for descriptor in ours:
