@@ -54,7 +54,7 @@ _BECOME = """\
 unset SHLVL PWD OLDPWD
 exec -a "$__boxer_name" -- "$__boxer_found" "$@"
 """
-# HOME is what runsc has found in the image's /etc/passwd; the request's own comes after it and wins.
+# HOME is what runsc has found in the image's /etc/passwd; the request's own comes later and wins.
 _BECOME_WITH_ENV = f"""\
 case $__boxer_found in
 *=*)
