@@ -12,7 +12,7 @@ from tests.environment import HOME
 from tests.registry import Registry
 from tests.stack import Stack
 
-pytest_plugins = ["tests.fixtures_images", "tests.fixtures_storage"]
+pytest_plugins = ["tests.fixtures_images", "tests.fixtures_sandbox", "tests.fixtures_storage"]
 
 
 @pytest.fixture(scope="session")

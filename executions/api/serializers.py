@@ -20,11 +20,7 @@ from executions.sandbox.references import REFERENCE_LIMIT, BadReference, normali
 from executions.sandbox.spec import Limits
 from executions.services import RunRequest
 
-_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
-IMAGE_PATTERN = (
-    r"^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/)?"
-    rf"{_PART}(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?$"
-)
+IMAGE_PATTERN = r"^[A-Za-z0-9\[][A-Za-z0-9.:/@_\[\]-]*$"
 """Only told: executions/sandbox/references.py decides, and knows more than a pattern can say."""
 CWD_BYTES = 4095  # PATH_MAX without the NUL
 WORDS_LIMIT = 1000

@@ -67,6 +67,7 @@ _BECOME = """\
 unset SHLVL PWD OLDPWD
 exec -a "$__boxer_name" -- "$__boxer_found" "$@"
 """
+# HOME is what runsc has found in the image's /etc/passwd; the request's own comes later and wins.
 _BECOME_WITH_ENV = f"""\
 case $__boxer_found in
 *=*)
@@ -74,7 +75,7 @@ case $__boxer_found in
     exit 126
     ;;
 esac
-exec {TOOLS}/env -i -- "$@"
+exec {TOOLS}/env -i -- ${{HOME+"HOME=$HOME"}} "$@"
 """
 # Moves the first %d arguments to the end.
 _ROTATE = """\

@@ -17,6 +17,8 @@ from typing import BinaryIO
 MOST_DEPTH = 32
 MOST_LEFT_OUT = 100
 """How many of the things that were left out are listed by name."""
+MOST_SHOWN = 255
+"""Characters of a path in that list."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -62,7 +64,8 @@ class Outputs:
 
     def leave_out(self, path: str, reason: str) -> None:
         if len(self.left_out) < MOST_LEFT_OUT:
-            self.left_out.append({"path": path, "reason": reason})
+            shown = path if len(path) <= MOST_SHOWN else f"{path[: MOST_SHOWN - 1]}…"
+            self.left_out.append({"path": shown, "reason": reason})
         else:
             self.unlisted += 1
 
