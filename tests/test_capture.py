@@ -1,17 +1,18 @@
 """Reading what a command prints while it runs: bounded, in time, and without anything left."""
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from executions.sandbox.capture import Capture, Captured, Stop
+from executions.sandbox.shell import spawn_shell
 
 CAP = 100_000
 
@@ -35,7 +36,35 @@ def children() -> set[int]:
 def capture(
     script: str, *, cap: int = CAP, timeout: float = 20, interrupt: int | None = None
 ) -> Captured:
-    return Capture(cap, interrupt).run(["bash", "-c", script], timeout, lambda: None)
+    return run(["bash", "-c", script], cap=cap, timeout=timeout, interrupt=interrupt)
+
+
+# As the sandbox's own: waits for a line, then reports the exit code on descriptor 3.
+WAITING = 'read -r _; "$@" 3>&-; echo $? >&3'
+
+
+def run(
+    argv: list[str],
+    *,
+    cap: int = CAP,
+    timeout: float = 20,
+    interrupt: int | None = None,
+    kill: Callable[[], None] = lambda: None,
+) -> Captured:
+    shell = spawn_shell(["bash", "-c", WAITING, "shell", *argv])
+
+    def end() -> None:
+        """As a cgroup's kill does: every process behind the shell."""
+        kill()
+        os.killpg(shell.pid, signal.SIGKILL)
+
+    try:
+        return Capture(cap, interrupt).run(shell, timeout, end)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        os.waitpid(shell.pid, 0)
+        shell.close()
 
 
 def test_both_streams_and_the_exit_code_are_told_apart() -> None:
@@ -48,8 +77,13 @@ def test_bytes_are_kept_as_they_are() -> None:
     assert capture(r"printf '\x00\xff\r\n'").stdout == b"\x00\xff\r\n"
 
 
-def test_a_signal_is_a_negative_exit_code() -> None:
-    assert capture("kill -SEGV $$").returncode == -signal.SIGSEGV
+def test_a_signal_is_told_as_a_shell_does() -> None:
+    assert capture("kill -SEGV $$").returncode == 128 + signal.SIGSEGV
+
+
+def test_the_death_of_the_client_leaves_no_exit_code() -> None:
+    done = capture("kill -KILL $PPID; exit 3")
+    assert (done.stop, done.returncode) == (Stop.ENDED, None)
 
 
 def test_stdin_is_empty() -> None:
@@ -93,7 +127,7 @@ def test_a_cap_of_nothing_is_passed_by_one_byte() -> None:
 
 def test_one_huge_write_is_cut_at_the_cap() -> None:
     script = "import os; os.write(1, b'x' * (64 << 20))"
-    done = Capture(CAP, None).run(["python3", "-c", script], 20, lambda: None)
+    done = run(["python3", "-c", script])
     assert (done.stop, len(done.stdout)) == (Stop.OUTPUT, CAP)
 
 
@@ -165,37 +199,44 @@ def test_waiting_for_a_command_with_closed_streams_costs_no_cpu() -> None:
     assert time.process_time() - before < 0.3
 
 
-def test_it_is_the_command_that_ends_first_and_then_what_it_works_for() -> None:
-    seen: list[str] = []
-
-    def kill() -> None:
-        seen.extend(child.status() for child in psutil.Process().children())
-
-    Capture(CAP, None).run(["sleep", "60"], 0.2, kill)
-    assert seen
-    assert set(seen) <= {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+def test_what_was_printed_is_read_before_anything_is_killed() -> None:
+    """The client of a sandbox may have a last word on its death."""
+    done = run(
+        ["bash", "-c", "trap 'echo last words >&2' TERM; echo first >&2; sleep 60 & wait"],
+        timeout=0.5,
+    )
+    assert done.stderr == b"first\n"
 
 
-def test_a_failing_kill_leaves_no_command() -> None:
+def test_a_failing_kill_is_told() -> None:
     def kill() -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        Capture(CAP, None).run(["sleep", "60"], 0.1, kill)
+        run(["sleep", "60"], timeout=0.1, kill=kill)
 
 
-def test_a_command_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(FileNotFoundError, match="no-such-command"):
-        Capture(CAP, None).run(["no-such-command"], 1, lambda: None)
+def test_a_shell_that_cannot_be_started_leaves_no_descriptor() -> None:
+    with pytest.raises(FileNotFoundError):
+        spawn_shell(["no-such-command"])
+
+
+def test_a_shell_that_died_waiting_is_an_error() -> None:
+    shell = spawn_shell(["true"])
+    os.waitpid(shell.pid, 0)
+    with pytest.raises(BrokenPipeError):
+        Capture(CAP, None).run(shell, 1, lambda: None)
+    shell.close()
 
 
 def test_it_gets_none_of_our_variables_and_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgres://secret")
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    script = "import os; print(os.listdir('/proc/self/fd'), dict(os.environ))"
-    done = Capture(CAP, None).run([sys.executable, "-c", script], 20, lambda: None)
+    done = run(["sh", "-c", f"env; ls -l /proc/$$/fd; echo >&{write}"])
     os.close(read)
     os.close(write)
     assert b"secret" not in done.stdout
-    assert done.stdout.startswith(b"['0', '1', '2', '3'] {'PATH': ")  # 3 is what lists them
+    assert f" {write} -> ".encode() not in done.stdout
+    assert done.returncode == 2
+    assert b"ad f" in done.stderr  # "Bad fd number" or "Bad file descriptor"

@@ -64,7 +64,7 @@ def test_controllers_of_v1_are_found_each_in_a_hierarchy_of_its_own(tmp_path: Pa
     found = hierarchy(tmp_path, *v1("cpu", "cpuacct", "memory", "pids", "freezer"))
     assert found.version == 1
     assert [str(path) for path in found.cgroup("x").directories] == [
-        f"/cg/{name}/{GROUP}/x" for name in ("cpu", "cpuacct", "memory", "pids")
+        f"/cg/{name}/{GROUP}/x" for name in ("cpu", "cpuacct", "memory", "pids", "freezer")
     ]
 
 

@@ -1,11 +1,15 @@
 """What a sandbox and a command in it look like as OCI runtime configuration."""
 
 import json
-import shlex
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from executions.sandbox import oci
 from executions.sandbox.spec import Limits, RunSpec
@@ -19,14 +23,47 @@ def sandbox(netns: bool = True, binds: tuple[oci.Bind, ...] = ()) -> dict[str, A
         rootfs=Path("/home/root"),
         output=Path("/home/output"),
         tools=Path("/home/tools"),
+        run=Path("/home/run"),
         tmp_bytes=4096,
         binds=binds,
         netns=netns,
     )
 
 
-def command(*cmd: str, env: tuple[str, ...] = (), image: tuple[str, ...] = ()) -> dict[str, Any]:
-    return oci.command(RunSpec("boxer-1", cmd, env, "/work dir", "none", LIMITS), image)
+def command(
+    *cmd: str, env: tuple[str, ...] = (), image: tuple[str, ...] = (), cwd: str = "/"
+) -> str:
+    return oci.command(RunSpec("boxer-1", cmd, env, cwd, "none", LIMITS), image)
+
+
+SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]))"
+
+
+def become(
+    *words: str, env: tuple[str, ...] = (), cwd: str = "/"
+) -> tuple[list[str], dict[str, str], str]:
+    """What a command is given by the script: its arguments, variables and directory.
+
+    The script runs here, in the busybox that sandboxes have, which stands for `env` as well.
+    """
+    script = command(sys.executable, "-c", SHOW, *words, env=env, cwd=cwd)
+    script = script.replace("/dev/.boxer/env", "busybox env")
+    shell = ["busybox", "sh", "-c", "read -r __boxer_go; . /dev/fd/9"]
+    with tempfile.TemporaryFile() as file:
+        file.write(script.encode())
+        file.seek(0)
+        shell[-1] = f"read -r __boxer_go; . /dev/fd/{file.fileno()}"
+        done = subprocess.run(
+            shell,
+            input=b"\n",
+            env={"PATH": oci.PATH, "HOME": "/found"},
+            capture_output=True,
+            pass_fds=[file.fileno()],
+        )
+    assert done.returncode == 0, done.stderr
+    arguments, variables, directory = json.loads(done.stdout)
+    variables.pop("LC_CTYPE", None)  # Python's own, where the locale is C
+    return arguments, variables, directory
 
 
 def test_the_request_s_variables_win_over_the_image_s() -> None:
@@ -53,13 +90,13 @@ def test_a_variable_of_the_image_without_a_value_is_empty() -> None:
 
 
 def test_neither_the_first_process_nor_a_command_has_capabilities() -> None:
-    for process in (sandbox()["process"], command("id")):
+    for process in (sandbox()["process"], oci.shell()):
         assert process["capabilities"] == {kind: [] for kind in CAPABILITIES}
         assert process["noNewPrivileges"] is True
 
 
 def test_a_command_is_nobody_and_the_first_process_is_not() -> None:
-    assert command("id")["user"] == {"uid": 65534, "gid": 65534}
+    assert oci.shell()["user"] == {"uid": 65534, "gid": 65534}
     assert sandbox()["process"]["user"] == {"uid": 0, "gid": 0}
 
 
@@ -94,38 +131,51 @@ def test_the_hostname_is_boxer() -> None:
     assert sandbox()["hostname"] == "boxer"
 
 
-def test_the_wrapper_takes_limits_and_directory_before_the_command() -> None:
-    shell, option, script, name, *arguments = command("echo", "-n", "")["args"]
-    assert (shell, option, name) == ("/dev/.boxer/sh", "-c", "boxer")
-    assert arguments == ["99", "7", "/work dir", "echo", "-n", ""]
-    assert "$(" not in script
+def test_the_waiting_shell_knows_nothing_of_a_run() -> None:
+    shell = oci.shell()
+    assert shell["args"][0] == "/dev/.boxer/sh"
+    assert shell["env"] == [f"PATH={oci.PATH}"]
+    assert "/dev/.boxer/run/command" in shell["args"][2]
 
 
-def test_no_word_of_a_request_is_in_the_wrapper_s_script() -> None:
-    plain = command("id")["args"][2]
-    assert command("$(reboot)", "`x`", env=("A=$(reboot)",))["args"][2] == plain
+def test_limits_come_before_the_command() -> None:
+    script = command("true")
+    assert "set -- 99 7 / true" in script
+    assert script.index('ulimit -n "$1" && ulimit -u "$2"') < script.index("exec -a")
 
 
 @pytest.mark.parametrize("name", ["a-b", "a b", "1a", "a.b", "ü", "IFS", "PWD", "SHLVL", "OPTIND"])
-def test_names_that_a_shell_would_change_go_around_it(name: str) -> None:
-    process = command("id", "x", env=(f"{name}=v", "PATH=/p"))
-    assert process["env"] == ["PATH=/p"]
-    assert process["args"][7:] == ["PATH=/p", f"{name}=v", "id", "x"]
-    assert "env -i --" in process["args"][2]
+def test_names_that_a_shell_would_change_arrive_all_the_same(name: str) -> None:
+    _, variables, _ = become(env=(f"{name}=v", "OTHER=\n"))
+    assert variables == {"PATH": oci.PATH, "HOME": "/found", name: "v", "OTHER": "\n"}
 
 
-def test_names_that_a_shell_keeps_stay_in_the_environment() -> None:
-    process = command("id", env=("A=1", "_b2=\n"))
-    assert process["env"] == [f"PATH={oci.PATH}", "A=1", "_b2=\n"]
-    assert "env -i" not in process["args"][2]
+def test_names_that_a_shell_keeps_cost_no_other_exec() -> None:
+    assert "/dev/.boxer/env" not in command("id", env=("A=1", "_b2=\n"))
+    _, variables, _ = become(env=("A=1", "_b2=\n", "HOME=/mine"))
+    assert variables == {"PATH": oci.PATH, "HOME": "/mine", "A": "1", "_b2": "\n"}
 
 
-@pytest.mark.parametrize("env", [(), ("a-b=1",)])
-def test_the_wrapper_is_a_shell_script(env: tuple[str, ...]) -> None:
-    assert shlex.split(command("id", env=env)["args"][2], comments=True)
+def test_the_directory_is_gone_to_and_is_not_in_the_environment() -> None:
+    _, variables, directory = become(cwd="/usr/share")
+    assert directory == "/usr/share"
+    assert "PWD" not in variables
 
 
-def test_whatever_bytes_a_word_holds_the_configuration_is_json() -> None:
-    words = ("\x01\x7f", "\U0001f600", '"\\', "\udc80")
-    process = json.loads(oci.as_json(command(*words)))
-    assert process["args"][-4:] == list(words)
+WORDS = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20
+) | st.sampled_from(["-n", "--", "$(reboot)", "`x`", "'", '"', "\\", "a\nb", "*", "", "$HOME"])
+NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True) | st.sampled_from(
+    ["a-b", "x y", "IFS", "PWD"]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(words=st.lists(WORDS, max_size=5), env=st.dictionaries(NAMES, WORDS, max_size=4))
+def test_words_and_values_arrive_exactly(words: list[str], env: dict[str, str]) -> None:
+    for name in ("PATH", "HOME", "LC_CTYPE", "LC_ALL", "LANG", "PYTHONHOME", "PYTHONPATH"):
+        env.pop(name, None)
+    pairs = tuple(f"{name}={value}" for name, value in env.items())
+    arguments, variables, _ = become(*words, env=pairs)
+    assert arguments == words
+    assert variables == {"PATH": oci.PATH, "HOME": "/found", **env}

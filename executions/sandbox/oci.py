@@ -198,18 +198,17 @@ def command(spec: RunSpec, image_env: Sequence[str]) -> str:
     those is asked for, `env -i` passes all of them on as they are, at the cost of another exec.
     """
     env = environment(image_env, spec.env)
-    names = {pair.partition("=")[0] for pair in env}
+    names = [pair.partition("=")[0] for pair in env]
     limits = _quoted([str(spec.limits.nofile), str(spec.limits.pids_limit), spec.cwd])
     cmd = _quoted(spec.cmd)
     if all(_SHELL_KEEPS.fullmatch(name) and name not in _SHELL_CHANGES for name in names):
         exports = "".join(f"export {_assignment(pair)}\n" for pair in env)
         return f"{exports}set -- {limits} {cmd}\n{_LIMITS}{_FIND}{_BECOME}"
     path = next(pair for pair in env if pair.startswith("PATH="))
-    home = "" if "HOME" in names else '"HOME=$HOME"'
     return (
         f"export {_assignment(path)}\n"
-        f"set -- {limits} {home} {_quoted(env)} {cmd}\n"
-        f"{_LIMITS}{_ROTATE % (len(env) + bool(home))}{_FIND}"
+        f"set -- {limits} {_quoted(env)} {cmd}\n"
+        f"{_LIMITS}{_ROTATE % len(env)}{_FIND}"
         f'set -- "$__boxer_found" "$@"\n{_ROTATE % len(spec.cmd)}{_BECOME_WITH_ENV}'
     )
 

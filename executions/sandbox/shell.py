@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from executions.sandbox import processes
 
 CODE_BYTES = 16
+STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def spawn_shell(argv: Sequence[str]) -> Shell:
             list(argv),
             processes.environment(),
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(high)
+                *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()),
+                *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high)),
             ],
             setsid=True,
         )
@@ -74,6 +76,16 @@ def spawn_shell(argv: Sequence[str]) -> Shell:
         for descriptor in (*theirs, *high):
             os.close(descriptor)
     return Shell(*ours, pid)
+
+
+def _inheritable() -> list[int]:
+    """Descriptors that somebody made for a child of theirs: none of a sandbox's business."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 (numbers, not paths)
+        with contextlib.suppress(OSError):
+            if int(name) > STDERR and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def send_shell(connection: socket.socket, message: bytes, shell: Shell, kernel: int) -> None:
