@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.lying_registry import LyingRegistry
+from tests.made_images import Entry, busybox_entries, oci_image
 from tests.registry import Registry
 from tests.stack import Stack
 
@@ -63,6 +64,11 @@ def until(condition: Callable[[], object], what: str, timeout: float = 30) -> An
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
         time.sleep(0.05)
     return found
+
+
+def marked_image(destination: Path, mark: str) -> Path:
+    """An OCI layout of a busybox whose /mark tells it from every other."""
+    return oci_image(destination, [[*busybox_entries(), Entry("mark", mark.encode())]])
 
 
 @contextmanager

@@ -9,18 +9,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.made_images import Entry, busybox_entries, oci_image
 from tests.registry import Registry
 from tests.stack import Stack
-from tests.stack_access import execution, newest_execution, second_registry, until
+from tests.stack_access import (
+    execution,
+    marked_image,
+    newest_execution,
+    second_registry,
+    until,
+)
 
 TAG_TTL_SECS = 3.0
 """Of the stack that all tests share."""
-
-
-def marked_image(destination: Path, mark: str) -> Path:
-    """A busybox whose /mark tells it from every other."""
-    return oci_image(destination, [[*busybox_entries(), Entry("mark", mark.encode())]])
 
 
 @pytest.fixture(scope="module")
