@@ -21,6 +21,8 @@ from executions.sandbox.spec import InputFile, SandboxError
 
 MOUNT_POINTS = ("proc", "dev", "sys", "tmp", "output")
 RESERVED = frozenset({"proc", "dev", "sys", "output"})
+LOOKED_AT = frozenset({"etc"})
+"""Where runsc has searched /etc/passwd for a home directory when the sandbox's shell was opened."""
 MOST_LINKS = 40
 """As Linux' own limit, see path_resolution(7)."""
 MOST_BINDS = 64
@@ -150,12 +152,8 @@ class Rootfs:
         root = os.open(image, _DIRECTORY)
         try:
             for file in inputs:
-                place = resolve(root, file.path)
-                if place.kind == "file":
-                    with _directory(self.merged, place.parts[:-1]) as directory:
-                        os.unlink(place.parts[-1], dir_fd=directory)
                 with file.open() as contents:
-                    write_file(self.merged, place.parts, contents)
+                    write_file(self.merged, resolve(root, file.path).parts, contents)
             place = resolve(root, cwd)
             if place.kind == "missing" and place.parts[0] not in MOUNT_POINTS:
                 with _directory(self.merged, place.parts):
@@ -183,24 +181,23 @@ class Rootfs:
 def fits(image: Path, inputs: Sequence[InputFile], cwd: str) -> bool:
     """Whether inputs can be put into a sandbox that runs already.
 
-    They can where every component of a path is a real directory of the image or missing, and none
-    lies under a mount of the sandbox. Raises InputRefusedError as compose() would.
+    They can where a path leads through real directories of the image to something missing, not
+    under a mount of the sandbox, and not where gVisor has looked already: it believes that nobody
+    else changes a root file system, and remembers. Raises InputRefusedError as compose() would.
     """
     root = os.open(image, _DIRECTORY)
     try:
         places = [(resolve(root, file.path), file.path) for file in inputs]
-        try:
+        with contextlib.suppress(InputRefusedError):  # the program is told by what it finds
             there = resolve(root, cwd, follow=True)
-        except InputRefusedError:
-            there = Place((), "directory")  # nothing to make; the program is told
+            if there.kind == "missing" and there.parts[0] not in MOUNT_POINTS:
+                places.append((there, cwd))
     finally:
         os.close(root)
-    if any(place.kind == "directory" for place, _ in places):
-        return False
-    if there.kind == "missing" and there.parts[0] not in MOUNT_POINTS:
-        places.append((there, cwd))
     return all(
-        place.parts == tuple(_parts(path)) and place.parts[0] not in MOUNT_POINTS
+        place.kind == "missing"
+        and place.parts == tuple(_parts(path))
+        and place.parts[0] not in (*MOUNT_POINTS, *LOOKED_AT)
         for place, path in places
     )
 

@@ -1,0 +1,1 @@
+"""What Boxer costs beside what it is made of; see README.md."""
