@@ -23,19 +23,20 @@ def reap(pid: int) -> bool:
 def reap_dead(pids: Iterable[int]) -> None:
     """Reap processes that were killed, and what such processes handed on to us.
 
-    A process is gone from its cgroup a moment before it can be reaped, and its children become ours
-    (see kernel.become_subreaper) only then. Those that died by themselves were never in `pids`.
+    A process is gone from its cgroup a moment before it can be reaped (its last thread has to end),
+    and its children become ours (see kernel.become_subreaper) only then. Those that died by
+    themselves were never in `pids`.
     """
     deadline = time.monotonic() + PATIENCE_SECS
     todo = set(pids)
     pause = 0.0005
-    while todo := {pid for pid in todo if not reap(pid) and Path(f"/proc/{pid}").exists()}:
-        if time.monotonic() > deadline:
-            break
+    while True:
+        todo.update(_orphans())
+        todo = {pid for pid in todo if not reap(pid) and Path(f"/proc/{pid}").exists()}
+        if not (todo or any(_orphans())) or time.monotonic() > deadline:
+            return
         time.sleep(pause)
         pause = min(pause * 2, 0.01)
-    for pid in _orphans():
-        reap(pid)
 
 
 def _orphans() -> Iterator[int]:
