@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -97,11 +98,28 @@ def bare_runsc(
 
 
 def remove_group(group: str) -> None:
-    """Our (empty) cgroups in every hierarchy: runsc removes a container's own, not its parent."""
+    """Our cgroups in every hierarchy: runsc removes a container's own, not its parent.
+
+    A run that was cut off has left processes there, too.
+    """
     for root in (CGROUPS, *CGROUPS.glob("*/")):
         for directory in (*(root / group).glob("*/"), root / group):
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    for _ in range(100):
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
             with contextlib.suppress(OSError):
-                directory.rmdir()
+                for pid in (directory / "cgroup.procs").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.02)
+        else:
+            return
 
 
 def oci_config(

@@ -117,6 +117,7 @@ class Execution(models.Model):
     queue_ms = models.PositiveIntegerField(null=True, help_text="Submitted until claimed.")
     pull_ms = models.PositiveIntegerField(null=True, help_text="Getting the image.")
     start_ms = models.PositiveIntegerField(null=True, help_text="Booting the sandbox.")
+    warm = models.BooleanField(default=False, help_text="Its sandbox had been booted ahead.")
     wall_ms = models.PositiveIntegerField(null=True, help_text="The command, start to end.")
     cpu_ms = models.PositiveIntegerField(null=True)
     max_memory_bytes = models.PositiveBigIntegerField(null=True)

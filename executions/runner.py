@@ -118,7 +118,7 @@ class Runner:
         try:
             image = tidying.enter_context(self._images.hold(execution.image))
             pulled = time.monotonic()
-            sandbox = self._booted(execution, image, tidying)
+            sandbox, warm = self._booted(execution, image, tidying)
             booted = time.monotonic()
             self._preparing = False
             started = _insist(
@@ -128,27 +128,30 @@ class Runner:
                     image_digest=image.digest,
                     pull_ms=round((pulled - began) * 1000),
                     start_ms=round((booted - pulled) * 1000),
+                    warm=warm,
                 )
             )
             return self._execute(execution, sandbox, image) if started else None
         finally:
             self._preparing = False
 
-    def _booted(self, execution: Execution, image: Image, tidying: contextlib.ExitStack) -> Sandbox:
-        """A booted sandbox with the inputs in it: from the pool, or booted now."""
+    def _booted(
+        self, execution: Execution, image: Image, tidying: contextlib.ExitStack
+    ) -> tuple[Sandbox, bool]:
+        """A booted sandbox with the inputs in it, and whether it comes from the pool."""
         inputs = _inputs(execution)
         if self._pool is not None and fits(image.rootfs, inputs, execution.cwd):
             taken = pool.taken(self._pool, self._host, image, execution.network)
             if (warm := tidying.enter_context(taken)) is not None:
                 tidying.callback(warm.destroy)
                 warm.place(image.rootfs, inputs, execution.cwd)
-                return warm
+                return warm, True
         # A sandbox that was given to us too late would lie here.
         clear(self._host)
         sandbox = Sandbox(self._host, execution.exec_id)
         tidying.callback(sandbox.destroy)
         sandbox.boot(image.rootfs, network=execution.network, inputs=inputs, cwd=execution.cwd)
-        return sandbox
+        return sandbox, False
 
     def _execute(self, execution: Execution, sandbox: Sandbox, image: Image) -> Ending:
         result = sandbox.execute(_spec(execution), image.env, interrupt=self.interrupted.fileno())

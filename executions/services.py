@@ -184,7 +184,9 @@ def claim(*, exec_id: str, host_id: str, worker: str) -> Execution | None:
     return claimed[0] if claimed else None
 
 
-def start(*, execution: Execution, image_digest: str, pull_ms: int, start_ms: int) -> bool:
+def start(
+    *, execution: Execution, image_digest: str, pull_ms: int, start_ms: int, warm: bool = False
+) -> bool:
     """The command is about to be executed: from now on the run is never tried again.
 
     False when the claim doesn't stand any more. May be repeated.
@@ -198,6 +200,7 @@ def start(*, execution: Execution, image_digest: str, pull_ms: int, start_ms: in
             image_digest=image_digest,
             pull_ms=pull_ms,
             start_ms=start_ms,
+            warm=warm,
         )
     )
 

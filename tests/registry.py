@@ -60,7 +60,8 @@ class Registry:
 
     @property
     def log(self) -> str:
-        return (self.home / "log").read_text(errors="replace")
+        file = self.home / "log"
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def start(self) -> Self:
         self.home = Path(tempfile.mkdtemp(prefix="boxer-registry-"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from django.db import connections
+from django.db import Error, connections
 from django_q.cluster import Sentinel, get_mp_context
 from django_q.conf import Conf
 from django_q.monitor import monitor
@@ -89,7 +89,10 @@ class BoxerSentinel(Sentinel):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Interrupt the workers, which end their sandboxes and say so, then end the rest."""
-        hosts.stopped(host_id=self._host_id)
+        try:
+            hosts.stopped(host_id=self._host_id)
+        except Error as error:
+            logger.warning("the database doesn't hear that this host stops: %s", error)
         self.event_out.set()
         for process in self.pool:
             process.terminate()

@@ -23,18 +23,20 @@ def reap(pid: int) -> bool:
 def reap_dead(pids: Iterable[int]) -> None:
     """Reap processes that were killed, and what such processes handed on to us.
 
-    A process is gone from its cgroup a moment before it can be reaped, and its children become ours
-    (see kernel.become_subreaper) only then. Those that died by themselves were never in `pids`.
+    A process is gone from its cgroup a moment before it can be reaped (its last thread has to end),
+    and its children become ours (see kernel.become_subreaper) only then. Those that died by
+    themselves were never in `pids`.
     """
     deadline = time.monotonic() + PATIENCE_SECS
     todo = set(pids)
     pause = 0.0005
-    while todo := {pid for pid in todo if not reap(pid) and Path(f"/proc/{pid}").exists()}:
-        if time.monotonic() > deadline:
-            break
+    while True:
+        todo.update(_orphans())
+        todo = {pid for pid in todo if not reap(pid) and Path(f"/proc/{pid}").exists()}
+        if not (todo or any(_orphans())) or time.monotonic() > deadline:
+            return
         time.sleep(pause)
         pause = min(pause * 2, 0.01)
-    reap_orphans()
 
 
 def reap_orphans(sessions: Container[int] = ()) -> None:
@@ -47,7 +49,7 @@ def reap_orphans(sessions: Container[int] = ()) -> None:
         reap(pid)
 
 
-def _orphans(sessions: Container[int]) -> Iterator[int]:
+def _orphans(sessions: Container[int] = ()) -> Iterator[int]:
     ours = os.getsid(0)
     for file in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):

@@ -86,7 +86,8 @@ class Runsc:
             command = [self.busybox, "sh", "-c", _ENTER, "enter", " ".join(doors), *command]
         said = bundle / "boot.log"
         # To a file, not a pipe: the sandbox keeps what it is given, and a pipe would never end.
-        with said.open("wb") as log:
+        # Only root may write to it: a program finds it as /proc/1/fd/2 and could fill our disk.
+        with os.fdopen(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as log:
             try:
                 code = processes.run(command, stderr=log, timeout=BOOT_TIMEOUT_SECS)
             except (OSError, subprocess.TimeoutExpired) as error:

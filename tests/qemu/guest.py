@@ -17,9 +17,6 @@ MEMORY_MB = 1536
 BOOT_SECS = 150
 """Until the machine has switched itself off; without acceleration it takes a third of that."""
 PROGRAMS = ("busybox", "catatonit", "runsc")
-NOT_NEEDED = {"test", "idlelib", "lib2to3", "pydoc_data", "ensurepip", "tkinter", "turtledemo"}
-OUR_CODE = ("executions/__init__.py", "executions/sandbox/*.py", "tests/__init__.py")
-GUEST_CODE = ("tests/qemu/__init__.py", "tests/qemu/in_guest.py")
 
 # gVisor can't pivot out of the initramfs, so everything moves into a tmpfs first.
 INIT = """\
@@ -30,7 +27,7 @@ exec /bin/busybox switch_root /new /init
 """
 IN_TMPFS = f"""\
 #!/bin/busybox sh
-export PATH=/bin PYTHONPATH=/boxer PYTHONDONTWRITEBYTECODE=1
+export PATH=/bin PYTHONPATH="{PROJECT}" PYTHONDONTWRITEBYTECODE=1
 /bin/busybox --install -s /bin
 mkdir -p /proc /sys /dev /tmp /run && chmod 1777 /tmp
 mount -t proc proc /proc
@@ -99,9 +96,9 @@ def _tail(console: Path) -> str:
 
 
 def build(path: Path, kernel: Kernel) -> None:
-    """From this machine's own files, 1 s: programs, Python and its library, our code."""
+    """From this machine's own files, 1 s: programs, Python, and the modules that are imported."""
     python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    library = _standard_library()
+    imported = _imported(python)
     with Initramfs(path) as archive:
         archive.directory("new")
         archive.copy(_program("busybox"), "bin/busybox")
@@ -111,11 +108,8 @@ def build(path: Path, kernel: Kernel) -> None:
         archive.copy(kernel.overlay, "machine/overlay.ko")
         for name in PROGRAMS:
             archive.copy(_program(name), f"machine/bin/{name}")
-        for file in (python, *library, *_shared_libraries([python, *library])):
+        for file in (python, *imported, *_shared_libraries([python, *imported])):
             archive.copy(file, f"machine{file}")
-        for pattern in (*OUR_CODE, *GUEST_CODE):
-            for file in sorted(PROJECT.glob(pattern)):
-                archive.copy(file, f"machine/boxer/{file.relative_to(PROJECT)}")
 
 
 def _program(name: str) -> Path:
@@ -125,23 +119,26 @@ def _program(name: str) -> Path:
     return Path(found)
 
 
-def _standard_library() -> list[Path]:
-    root = Path(sysconfig.get_path("stdlib"))
-    return [
-        file
-        for file in sorted(root.rglob("*"))
-        if file.is_file() and not _superfluous(file.relative_to(root))
-    ]
-
-
-def _superfluous(file: Path) -> bool:
-    top = file.parts[0]
-    return (
-        top in NOT_NEEDED
-        or top.startswith("config-")
-        or top in {"site-packages", "dist-packages"}
-        or "tests" in file.parts
+def _imported(python: Path) -> list[Path]:
+    """Files of every module that the script in the guest imports, and what they compile to."""
+    script = (
+        "import sys, runpy, tests.qemu.in_guest\n"
+        "for module in list(sys.modules.values()):\n"
+        "    print(getattr(module, '__file__', None) or '')\n"
+        "    print(getattr(module, '__cached__', None) or '')\n"
     )
+    done = subprocess.run(
+        [python, "-I", "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r}); {script}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode != 0:
+        raise GuestFailed(f"{python}: {done.stderr}")
+    found = {Path(line) for line in done.stdout.splitlines() if line}
+    # Which codec is used depends on the locale.
+    found.update(Path(sysconfig.get_path("stdlib"), "encodings").glob("*.py"))
+    return sorted(path for path in found if path.is_file())
 
 
 def _shared_libraries(files: list[Path]) -> list[Path]:

@@ -5,6 +5,7 @@ Each question is a function; its answer is a line of JSON. Nothing is judged her
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ HOME = Path("/boxer-home")
 GROUP = "boxer-first"
 IMAGE = HOME / "image"
 MIB = 1 << 20
+QUESTION_SECS = 60
+"""Longer than a boot may take; each takes less than ten."""
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 MS_REMOUNT = 0x20
@@ -62,7 +65,7 @@ def host() -> Host:
 
 
 def run(
-    name: str, script: str, *, cpu: float = 2, memory: int = 64, secs: int = 60, files: str = ""
+    name: str, script: str, *, cpu: float = 2, memory: int = 64, secs: int = 30, files: str = ""
 ) -> Answer:
     """One run from boot to destruction; `files` of its cgroup are read before it is destroyed."""
     sandbox = Sandbox(host(), name)
@@ -116,7 +119,7 @@ def number(file: Path) -> int:
 def a_run() -> Answer:
     before = read(CGROUPS / "cgroup.subtree_control")
     files = "pids.max memory.max memory.swap.max memory.oom.group cpu.max"
-    answer = run("hello", "echo hello; echo oops >&2; exit 3", cpu=0.5, files=files)
+    answer = run("hello", "echo hello; echo oops >&2; exit 3", cpu=1.5, files=files)
     return {
         "version": host().hierarchy.version if host().hierarchy else 0,  # type: ignore[union-attr]
         "offered": read(CGROUPS / "cgroup.controllers"),
@@ -141,7 +144,7 @@ def a_program_that_ends_itself() -> Answer:
 
 
 def a_quarter_of_a_core() -> Answer:
-    return run("quarter", "while :; do :; done", cpu=0.25, secs=4, files="cpu.stat cpu.max")
+    return run("quarter", "while :; do :; done", cpu=0.25, secs=3, files="cpu.stat cpu.max")
 
 
 # ── Questions: the cgroup by itself ──────────────────────────────────────────────────────────────
@@ -311,6 +314,9 @@ def _answered(question: Callable[[], Answer]) -> Answer:
 def answers() -> Iterator[Answer]:
     for question in QUESTIONS:
         began = time.monotonic()
+        # Where it hangs is told on the console; the machine ends.
+        faulthandler.dump_traceback_later(QUESTION_SECS, exit=True)
+        sys.stderr.write(f"{question.__name__}\n")
         answer = _answered(question)
         yield {"question": question.__name__, **answer, "took": time.monotonic() - began}
 

@@ -28,25 +28,26 @@ class Initramfs:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._entry(TRAILER, 0, 0)
+        self._entry(TRAILER, 0, 0, 0)
         self._file.close()
 
     def directory(self, name: str) -> None:
         if self._claim(name):
-            self._entry(name, stat.S_IFDIR | 0o755, 0)
+            self._entry(name, stat.S_IFDIR | 0o755, 0, 0)
 
     def text(self, name: str, content: str, mode: int = 0o644) -> None:
         if self._claim(name):
             data = content.encode()
-            self._entry(name, stat.S_IFREG | mode, len(data))
+            self._entry(name, stat.S_IFREG | mode, len(data), 0)
             self._file.write(data)
             self._pad()
 
     def copy(self, source: Path, name: str) -> None:
-        """A file as it is on this machine, links followed."""
+        """A file as it is on this machine, links followed; Python looks at when it was written."""
         if self._claim(name):
             status = source.stat()
-            self._entry(name, stat.S_IFREG | stat.S_IMODE(status.st_mode), status.st_size)
+            mode = stat.S_IFREG | stat.S_IMODE(status.st_mode)
+            self._entry(name, mode, status.st_size, int(status.st_mtime))
             with source.open("rb") as content:
                 shutil.copyfileobj(content, self._file, 1 << 20)
             self._pad()
@@ -61,12 +62,12 @@ class Initramfs:
             self.directory(parent)
         return True
 
-    def _entry(self, name: str, mode: int, size: int) -> None:
+    def _entry(self, name: str, mode: int, size: int, written: int) -> None:
         encoded = name.encode() + b"\0"
         links = 2 if stat.S_ISDIR(mode) else 1
         inode = len(self._names)
         # inode, mode, uid, gid, links, mtime, size, 2 x device, 2 x rdev, name's length, checksum
-        fields = (inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, len(encoded), 0)
+        fields = (inode, mode, 0, 0, links, written, size, 0, 0, 0, 0, len(encoded), 0)
         header = "070701" + "".join(f"{field:08X}" for field in fields)
         self._file.write(header.encode() + encoded)
         self._pad()

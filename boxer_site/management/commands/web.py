@@ -1,5 +1,6 @@
 """`manage.py web`: the HTTP server alone, which needs no privilege."""
 
+import signal
 import socket
 from argparse import ArgumentParser
 
@@ -48,4 +49,7 @@ def serve(server: socket.socket) -> None:
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECS,
     )
+    # uvicorn raises the signal that stopped it once more, for whoever had wanted it before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[server])

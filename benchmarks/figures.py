@@ -1,0 +1,109 @@
+"""Pure: samples become figures, and figures are held against their bars."""
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class Judged(enum.StrEnum):
+    """What of a figure its bar is about."""
+
+    MEDIAN = "median"
+    RATIO = "ratio"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    limit: float
+    judged: Judged = Judged.RATIO
+    at_least: bool = False
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+    def holds(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the report. `beside` says what the ratio is to."""
+
+    key: str
+    name: str
+    unit: str
+    samples: tuple[float, ...]
+    ratio: float | None = None
+    beside: str = ""
+    bar: Bar | None = None
+
+    @property
+    def median(self) -> float:
+        return percentile(self.samples, 50)
+
+    @property
+    def p95(self) -> float | None:
+        """None where there are too few samples for it to mean anything but their maximum."""
+        return percentile(self.samples, 95) if len(self.samples) > 2 else None
+
+    @property
+    def holds(self) -> bool | None:
+        if self.bar is None:
+            return None
+        value = self.ratio if self.bar.judged is Judged.RATIO else self.median
+        return value is not None and self.bar.holds(value)
+
+    def as_json(self) -> dict[str, Any]:
+        bar = self.bar and {
+            "limit": self.bar.limit,
+            "kind": "at_least" if self.bar.at_least else "at_most",
+            "judged": self.bar.judged.value,
+        }
+        return {
+            "key": self.key,
+            "name": self.name,
+            "unit": self.unit,
+            "median": self.median,
+            "p95": self.p95,
+            "count": len(self.samples),
+            "ratio": self.ratio,
+            "beside": self.beside or None,
+            "bar": bar,
+            "holds": self.holds,
+            "samples": [round(sample, 4) for sample in self.samples],
+        }
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """Interpolated between the two nearest, as numpy does by default."""
+    if not samples:
+        raise ValueError("no samples")
+    ordered = sorted(samples)
+    position = (len(ordered) - 1) * percent / 100
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
+    """Of their medians."""
+    return percentile(samples, 50) / percentile(others, 50)
+
+
+def rate(completions: Sequence[float], begin: float, end: float) -> float:
+    """Completions per second in [begin, end].
+
+    Measured from the first to the last completion in there: counting them over the whole time
+    would be off by up to one run at each edge, which is a lot where a run takes seconds. Completions
+    at the same moment would make that infinite: the whole time is the least that is taken for it
+    then.
+    """
+    inside = sorted(moment for moment in completions if begin <= moment <= end)
+    if len(inside) < 2:
+        return len(inside) / (end - begin)
+    took = inside[-1] - inside[0]
+    if took < (end - begin) / 4:
+        return len(inside) / (end - begin)
+    return (len(inside) - 1) / took
