@@ -92,18 +92,10 @@ def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
     return percentile(samples, 50) / percentile(others, 50)
 
 
-def rate(completions: Sequence[float], begin: float, end: float) -> float:
-    """Completions per second in [begin, end].
+def rate(cycles: Sequence[float], concurrency: int) -> float:
+    """Runs per second of `concurrency` clients that are always busy, each cycle taking so long.
 
-    Measured from the first to the last completion in there: counting them over the whole time
-    would be off by up to one run at each edge, which is a lot where a run takes seconds. Completions
-    at the same moment would make that infinite: the whole time is the least that is taken for it
-    then.
+    That is Little's law. To count what ends within a time would be off by what is under way at its
+    edges, which is a lot where a run takes seconds.
     """
-    inside = sorted(moment for moment in completions if begin <= moment <= end)
-    if len(inside) < 2:
-        return len(inside) / (end - begin)
-    took = inside[-1] - inside[0]
-    if took < (end - begin) / 4:
-        return len(inside) / (end - begin)
-    return (len(inside) - 1) / took
+    return concurrency * len(cycles) / sum(cycles)

@@ -24,6 +24,8 @@ START_SECS = 90.0
 STOP_SECS = 20.0
 SETTLE_SECS = 60.0
 POLL_SECS = 0.02
+PARTS = ("web", "keeper", "pool", "cluster")
+"""Of `manage.py`, each in a process below `up`."""
 OURS = ("BOXER_HOME", "BOXER_LISTEN", "BOXER_EMBEDDED_POSTGRES", "DATABASE_URL")
 
 
@@ -127,10 +129,20 @@ class Service:
                 return child.pid
         raise NotReady("there is no web process")
 
-    def processes(self) -> list[psutil.Process]:
-        """Everything that it runs, idle sandboxes among them (they are the pool's children)."""
+    def parts(self) -> dict[str, list[psutil.Process]]:
+        """Everything that runs for it, by what `up` has started; the pool's children apart.
+
+        Those are the idle sandboxes and what holds them.
+        """
         up = psutil.Process(self.pid)
-        return [up, *up.children(recursive=True)]
+        parts = {"up": [up]}
+        for child in up.children():
+            name = _part_name(child)
+            below = child.children(recursive=True)
+            parts[name] = [child] if name == "pool" else [child, *below]
+            if name == "pool":
+                parts["sandboxes"] = below
+        return parts
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -141,3 +153,11 @@ class Service:
 def share_images(source: Service, other: Service) -> None:
     """Both use one store of images: an image store is made for many processes."""
     (other.home / "images").symlink_to(source.home / "images")
+
+
+def _part_name(process: psutil.Process) -> str:
+    words = process.cmdline()
+    names = [word for word in words if word in PARTS]
+    if names:
+        return names[0]
+    return "postgres" if any("/bin/postgres" in word for word in words) else "others"

@@ -1,0 +1,84 @@
+"""How long to measure what: every loop of the benchmark has a bound here."""
+
+from dataclasses import dataclass
+
+WAYS = ("bare", "cold", "warm", "input", "inputs", "output")
+"""Of running one command, measured in turn."""
+PARTS = ("bursts", "throughput", "idle", "files", "pull")
+NAMES = WAYS + PARTS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    name: str
+    rounds: int
+    """Each round runs every way once."""
+    round_secs: float
+    """No further round begins after this."""
+    bursts: int
+    burst_secs: float
+    levels: tuple[int, ...]
+    """Concurrent clients."""
+    ramp_secs: float
+    """Load that isn't measured yet: what the pool had in stock is used up meanwhile."""
+    window_secs: float
+    idle_secs: float
+    sizes_mb: tuple[int, ...]
+    transfers: int
+    pulls: int
+
+
+FULL = Plan(
+    name="full",
+    rounds=40,
+    round_secs=110,
+    bursts=15,
+    burst_secs=40,
+    levels=(1, 2, 4, 8, 16),
+    ramp_secs=1.5,
+    window_secs=5,
+    idle_secs=20,
+    sizes_mb=(1, 10, 100),
+    transfers=3,
+    pulls=3,
+)
+QUICK = Plan(
+    name="quick",
+    rounds=8,
+    round_secs=22,
+    bursts=3,
+    burst_secs=10,
+    levels=(1, 8),
+    ramp_secs=1,
+    window_secs=2,
+    idle_secs=6,
+    sizes_mb=(1, 10, 100),
+    transfers=1,
+    pulls=1,
+)
+SMOKE = Plan(
+    name="smoke",
+    rounds=2,
+    round_secs=20,
+    bursts=1,
+    burst_secs=5,
+    levels=(1, 2),
+    ramp_secs=0.2,
+    window_secs=0.5,
+    idle_secs=1,
+    sizes_mb=(1, 2),
+    transfers=1,
+    pulls=1,
+)
+"""Shows that everything works; its numbers mean nothing."""
+
+
+def chosen(only: tuple[str, ...]) -> frozenset[str]:
+    """What is to be measured, with what it is compared to. Raises ValueError for a bad name."""
+    for name in only:
+        if name not in NAMES:
+            raise ValueError(f"{name!r}: must be one of {', '.join(NAMES)}")
+    wanted = set(only or NAMES)
+    if wanted & set(WAYS):
+        wanted.add("bare")
+    return frozenset(wanted)
