@@ -5,7 +5,7 @@ from django.contrib.auth.hashers import make_password
 from django.db import migrations
 
 
-def make(apps, schema_editor):
+def make(apps, schema_editor):  # noqa: ARG001 (Django's signature)
     User = apps.get_model("auth", "User")
     User.objects.get_or_create(username="anonymous", defaults={"password": make_password(None)})
 

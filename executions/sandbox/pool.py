@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 REQUEST_BYTES = 4096
 TAKE_SECS = 0.25
 """How long a worker waits for the pool's answer before it boots a sandbox itself."""
-GIVEN = 1024
-"""More than run at a time."""
 RETRY_SECS = 5.0
 """How long after a boot that failed the next is tried."""
 IDLE_WAIT_SECS = 1.0
@@ -124,8 +122,6 @@ class Pool:
         self._pinned: dict[Kind, int] = {}
         self._stock = Stock()
         self._runs: set[socket.socket] = set()
-        # Sessions of the shells that were given away: their processes are still ours to reap.
-        self._given: deque[int] = deque(maxlen=GIVEN)
         self._cpus = os.cpu_count() or 1
 
     # ── Answering ────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +150,7 @@ class Pool:
             self._stopping.set()
         elif ready == deaths:
             os.read(deaths, 4096)
-            reap_orphans(self._given)
+            reap_orphans()
         elif ready is self._listener:
             connection, _ = self._listener.accept()
             connection.setblocking(False)
@@ -193,7 +189,6 @@ class Pool:
         self._work.set()
 
     def _give(self, warm: Warm, connection: socket.socket, directory: Path) -> None:
-        self._given.append(warm.sandbox.session)
         try:
             warm.sandbox.hand_over(connection, directory)
             warm.release()

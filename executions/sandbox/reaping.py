@@ -3,10 +3,11 @@
 import contextlib
 import os
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PATIENCE_SECS = 0.5
+PATIENCE_SECS = 2.0
 """For dead processes that somebody else has to reap, or that are just being handed on to us."""
 
 _ITSELF = "exe"
@@ -39,31 +40,39 @@ def reap_dead(pids: Iterable[int]) -> None:
         pause = min(pause * 2, 0.01)
 
 
-def reap_orphans(sessions: Container[int] = ()) -> None:
-    """Reap dead children that nobody else waits for: what runsc, not we, started.
+_sessions: deque[int] = deque(maxlen=1024)
+"""Of shells that were opened here and may have been given away: more than there are at a time."""
 
-    They are in a session that runsc made, or in one of `sessions`; what we start ourselves and wait
-    for goes by another name.
-    """
-    for pid in _orphans(sessions):
+
+def know_session(pid: int) -> None:
+    """What dies in the session of this child of ours is to be reaped as an orphan."""
+    _sessions.append(pid)
+
+
+def reap_orphans() -> None:
+    """Reap dead children that nobody else waits for."""
+    for pid in _orphans():
         reap(pid)
 
 
-def _orphans(sessions: Container[int] = ()) -> Iterator[int]:
+def _orphans() -> Iterator[int]:
+    """Dead children that runsc started, or that are in the session of a sandbox's shell.
+
+    What runsc starts is in a session of its own; what we start and wait for has another name.
+    """
     ours = os.getsid(0)
     for file in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for pid in map(int, file.read_text().split()):
-                if _is_orphan(pid, ours, sessions):
+                if _is_orphan(pid, ours):
                     yield pid
 
 
-def _is_orphan(pid: int, ours: int, sessions: Container[int]) -> bool:
+def _is_orphan(pid: int, ours: int) -> bool:
     """Fields: see proc_pid_stat(5)."""
     with contextlib.suppress(OSError):
         head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
         state, _, _, session = tail.split()[:4]
-        known = int(session) in sessions
         itself = head.partition(" (")[2] == _ITSELF and int(session) != ours
-        return state == "Z" and (known or itself)
+        return state == "Z" and (itself or int(session) in _sessions)
     return False

@@ -133,11 +133,6 @@ class Sandbox:
     def _run(self) -> Path:
         return self._base / "run"
 
-    @property
-    def session(self) -> int:
-        """The session of the host's processes behind its shell."""
-        return self._shell.pid if self._shell is not None else 0
-
     def memory_bytes(self) -> int:
         return self._cgroup.memory_bytes()
 
@@ -193,7 +188,8 @@ class Sandbox:
             raise SandboxError(f"executing in a sandbox: {error}") from error
 
     def _execute(self, spec: RunSpec, image_env: Sequence[str], interrupt: int | None) -> RunResult:
-        assert self._shell is not None  # noqa: S101 (it was booted)
+        if self._shell is None:
+            raise SandboxError(f"sandbox {self.id} isn't booted")
         write_file(self._run, ("command",), io.BytesIO(oci.command(spec, image_env).encode()))
         self._cgroup.limit(spec.limits)
         self._cgroup.forget_peak()

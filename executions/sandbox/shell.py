@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from executions.sandbox import processes
+from executions.sandbox.reaping import know_session
 
 CODE_BYTES = 16
 STDERR = 2
@@ -75,6 +76,7 @@ def spawn_shell(argv: Sequence[str]) -> Shell:
     finally:
         for descriptor in (*theirs, *high):
             os.close(descriptor)
+    know_session(pid)
     return Shell(*ours, pid)
 
 
