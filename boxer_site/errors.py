@@ -9,7 +9,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from psycopg_pool import PoolTimeout
-from rest_framework import exceptions, serializers
+from rest_framework import exceptions
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.views import set_rollback
 
@@ -20,6 +20,7 @@ from executions.errors import (
     ServiceBusy,
     WallClockExceeded,
 )
+from filestore.api.error_shape import error_response
 from filestore.errors import (
     BadPath,
     BlobGone,
@@ -30,9 +31,6 @@ from filestore.errors import (
 )
 
 logger = logging.getLogger(__name__)
-
-RETRY_SECS = 5
-"""Told with every 503 that knows no better."""
 
 # The first class that fits decides; an error of ours that no line knows is a 500.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -48,42 +46,6 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 TITLES = {400: "Bad request", 403: "Forbidden", 404: "Not found", 500: "Internal error"}
-
-
-class ErrorSerializer(serializers.Serializer[Any]):
-    """What every answer that isn't 2xx looks like."""
-
-    error = serializers.CharField(help_text="What is wrong, for people.")
-    code = serializers.CharField(help_text="What is wrong, for programs; stable.")
-    exec_id = serializers.CharField(required=False, help_text="The execution that this is about.")
-    fields = serializers.DictField(  # type: ignore[assignment]  # the name is the API's
-        child=serializers.ListField(child=serializers.CharField()),
-        required=False,
-        help_text="What is wrong with each field; dots lead into objects and lists.",
-    )
-
-
-def error_response(
-    status: int,
-    error: str,
-    code: str,
-    *,
-    retry_after: int = 0,
-    headers: Mapping[str, str] | None = None,
-    exec_id: str = "",
-    fields: Mapping[str, list[str]] | None = None,
-    details: Mapping[str, object] | None = None,
-) -> JsonResponse:
-    """The one shape; `exec_id` and `fields` are left out where they are empty."""
-    body: dict[str, object] = {"error": error, "code": code}
-    if exec_id:
-        body["exec_id"] = exec_id
-    if fields:
-        body["fields"] = fields
-    response = JsonResponse(body | dict(details or {}), status=status, headers=dict(headers or {}))
-    if status == 503:
-        response["Retry-After"] = str(retry_after or RETRY_SECS)
-    return response
 
 
 def exception_handler(exc: Exception, _context: Mapping[str, Any]) -> HttpResponse:

@@ -7,7 +7,7 @@ from typing import IO, Any
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http.response import HttpResponseBase
 
-from boxer_site.errors import error_response
+from filestore.api.error_shape import error_response
 
 logger = logging.getLogger(__name__)
 

@@ -89,6 +89,8 @@ class Runner:
                 if ending is not None:
                     _insist(partial(services.finish, execution=execution, ending=ending))
             except Interrupted:
+                # First: whoever takes it next boots a sandbox of the same name.
+                tidying.close()
                 _insist(partial(services.queue_again, execution=execution))
             except SystemExit:  # django-q2's TimeoutException: the task took longer than any may
                 ending = _failed("the worker gave up", "infra_error")

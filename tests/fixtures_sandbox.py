@@ -153,12 +153,16 @@ def python_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.import_archive(python_image(), "boxer.local/python:1").rootfs
 
 
+def adopt_orphans(adopt: bool) -> None:
+    kernel._libc.prctl(kernel.PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
 @pytest.fixture
 def subreaper() -> Iterator[None]:
     """As a worker is: what a sandbox's processes leave becomes ours to reap."""
-    kernel.become_subreaper()
+    adopt_orphans(True)
     yield
-    kernel._libc.prctl(kernel.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    adopt_orphans(False)
 
 
 @pytest.fixture

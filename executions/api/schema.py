@@ -7,7 +7,6 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from boxer_site.errors import ErrorSerializer
 from executions.api.serializers import (
     ChecksSerializer,
     HealthSerializer,
@@ -15,6 +14,7 @@ from executions.api.serializers import (
     RunRequestSerializer,
     RunResponseSerializer,
 )
+from filestore.api.error_shape import ErrorSerializer
 
 EXEC_ID = "boxer-5f0c7a1e9b3d4c6f8a21"
 

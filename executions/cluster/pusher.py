@@ -4,6 +4,7 @@ import logging
 import socket
 import time
 
+import psycopg
 from django.db import Error, connections
 
 from executions import hosts
@@ -39,7 +40,7 @@ class Pusher:
                 if message:
                     self._hand_over(worker, *message[0])
                     worker = None
-            except Error as error:
+            except (Error, psycopg.Error) as error:  # the latter while it waits for a message
                 # The database is away: try again until it is back, holding nothing.
                 logger.warning("taking messages from the queue: %s", error)
                 connections.close_all()

@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
-from boxer_site.errors import ErrorSerializer
+from filestore.api.error_shape import ErrorSerializer
 from filestore.paths import MAX_BYTES
 
 BINARY = "application/octet-stream"

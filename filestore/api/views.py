@@ -13,9 +13,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from boxer_site.errors import error_response
 from filestore import services
 from filestore.api.downloads import Download
+from filestore.api.error_shape import error_response
 from filestore.api.parsers import UploadParser
 from filestore.api.ranges import ByteRange, Unsatisfiable, byte_range, unchanged
 from filestore.api.schema import (
