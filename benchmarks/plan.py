@@ -1,5 +1,6 @@
 """How long to measure what: every loop of the benchmark has a bound here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WAYS = ("bare", "cold", "warm", "input", "inputs", "output")
@@ -73,12 +74,16 @@ SMOKE = Plan(
 """Shows that everything works; its numbers mean nothing."""
 
 
-def chosen(only: tuple[str, ...]) -> frozenset[str]:
-    """What is to be measured, with what it is compared to. Raises ValueError for a bad name."""
-    for name in only:
+def chosen(only: Sequence[str]) -> frozenset[str]:
+    """What is to be measured, with what it is compared to; everything when nothing is named.
+
+    Each item is a name or several with commas between. Raises ValueError for a bad one.
+    """
+    names = ",".join(only).split(",") if only else list(NAMES)
+    for name in names:
         if name not in NAMES:
             raise ValueError(f"{name!r}: must be one of {', '.join(NAMES)}")
-    wanted = set(only or NAMES)
+    wanted = set(names)
     if wanted & set(WAYS):
         wanted.add("bare")
     return frozenset(wanted)
