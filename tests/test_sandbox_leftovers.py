@@ -264,7 +264,7 @@ def test_tools_are_installed_once_and_renewed_when_they_changed(tmp_path: Path) 
         install_tools(tools, init=init, busybox=busybox)
     finally:
         os.umask(before)
-    assert sorted(first) == ["env", "init", "sh"]
+    assert sorted(first) == ["env", "init", "run", "sh"]
     assert (tools / "init").read_bytes() == b"init 2"
     assert {path.stat().st_mode & 0o7777 for path in [tools, *tools.iterdir()]} == {0o755, 0o555}
 

@@ -10,8 +10,9 @@ from pathlib import Path
 PATIENCE_SECS = 2.0
 """For dead processes that somebody else has to reap, or that are just being handed on to us."""
 
-_ITSELF = "exe"
-"""What the kernel calls a program that was started as /proc/self/exe: all that runsc leaves."""
+_NAMES = frozenset({"exe", "runsc", "busybox"})
+"""Programs of a sandbox: runsc (which the kernel calls "exe" where it was started as
+/proc/self/exe) and the shell before it."""
 
 
 def reap(pid: int) -> bool:
@@ -56,9 +57,9 @@ def reap_orphans() -> None:
 
 
 def _orphans() -> Iterator[int]:
-    """Dead children that runsc started, or that are in the session of a sandbox's shell.
+    """Dead children of a sandbox, or in the session of its shell, wherever that was opened.
 
-    What runsc starts is in a session of its own; what we start and wait for has another name.
+    They are in sessions of their own; what we start and wait for is in ours, or has another name.
     """
     ours = os.getsid(0)
     for file in Path("/proc/self/task").glob("*/children"):
@@ -73,6 +74,6 @@ def _is_orphan(pid: int, ours: int) -> bool:
     with contextlib.suppress(OSError):
         head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
         state, _, _, session = tail.split()[:4]
-        itself = head.partition(" (")[2] == _ITSELF and int(session) != ours
+        itself = head.partition(" (")[2] in _NAMES and int(session) != ours
         return state == "Z" and (itself or int(session) in _sessions)
     return False
