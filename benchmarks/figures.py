@@ -38,6 +38,8 @@ class Figure:
     ratio: float | None = None
     beside: str = ""
     bar: Bar | None = None
+    phases: tuple[tuple[str, float], ...] = ()
+    """Of a run, with the median of each."""
 
     @property
     def median(self) -> float:
@@ -72,6 +74,7 @@ class Figure:
             "beside": self.beside or None,
             "bar": bar,
             "holds": self.holds,
+            "phases": dict(self.phases) or None,
             "samples": [round(sample, 4) for sample in self.samples],
         }
 

@@ -8,7 +8,8 @@ from benchmarks.figures import Figure, Judged
 
 FORMAT = 1
 HEAD = ("figure", "", "median", "p95", "ratio", "to", "bar", "holds")
-TO_THE_LEFT = frozenset({"figure", "", "to"})
+PHASES = "median ms of each phase"
+TO_THE_LEFT = frozenset({"figure", "", "to", PHASES})
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Report:
             "",
             *table(self.figures),
             "",
+            *phases(self.figures),
             f"{len(judged) - len(self.missed)} of {len(judged)} bars hold",
             *(f"WARNING: {warning}" for warning in self.warnings),
         ]
@@ -66,13 +68,31 @@ class Report:
 
 
 def table(figures: Iterable[Figure]) -> list[str]:
-    rows = [HEAD, *(_row(figure) for figure in figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    return _aligned([HEAD, *(_row(figure) for figure in figures)])
+
+
+def phases(figures: Iterable[Figure]) -> list[str]:
+    """Where the time of each way goes; nothing when none was measured."""
+    told = [figure for figure in figures if figure.phases]
+    if not told:
+        return []
+    names = [name for name, _ in told[0].phases]
+    rows = [
+        (figure.name, *(_number(spent) for _, spent in figure.phases), _number(figure.median))
+        for figure in told
+    ]
+    return [*_aligned([(PHASES, *names, "whole"), *rows]), ""]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first row is the head; numbers stand to the right."""
+    head = rows[0]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = []
     for row in rows:
         cells = [
             cell.ljust(width) if title in TO_THE_LEFT else cell.rjust(width)
-            for cell, width, title in zip(row, widths, HEAD, strict=True)
+            for cell, width, title in zip(row, widths, head, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))

@@ -112,6 +112,7 @@ def way_figures(samples: Samples) -> Iterator[Figure]:
                 ratio(times, bare),
                 "bare p50",
                 BARS.get(way),
+                phase_medians(samples.answers[way]),
             )
     if answers := samples.answers.get("warm"):
         yield from _phase_figures(answers)
@@ -121,6 +122,13 @@ def _with_mistakes(way: str, answers: list[Answer]) -> str:
     """The pool was full before each of them, so all of them ought to have been warm."""
     booted = 0 if way == "cold" else sum(answer.start > BOOTED_MS for answer in answers)
     return f"{NAMES[way]} ({booted} of {len(answers)} weren't)" if booted else NAMES[way]
+
+
+def phase_medians(answers: list[Answer]) -> tuple[tuple[str, float], ...]:
+    return tuple(
+        (phase, percentile([float(getattr(answer, phase)) for answer in answers], 50))
+        for phase in PHASES
+    )
 
 
 def _phase_figures(answers: list[Answer]) -> Iterator[Figure]:

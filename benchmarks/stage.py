@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ COMMAND = ("python3", "-c", "print('hello')")
 PRINTED = b"hello\n"
 POOL_SIZE = 4
 UPLOAD_LIMIT = 128 << 20
+BEGAN = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +87,4 @@ def python_archive() -> Path:
 
 
 def say(what: str) -> None:
-    print(f"bench: {what}", file=sys.stderr, flush=True)
+    print(f"bench: {time.monotonic() - BEGAN:4.0f} s: {what}", file=sys.stderr, flush=True)

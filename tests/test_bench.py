@@ -17,7 +17,7 @@ from benchmarks.figures import Bar, Figure, Judged, percentile, rate, ratio
 from benchmarks.idle import cpu_secs
 from benchmarks.machine import busy_warning, machine, versions
 from benchmarks.plan import FULL, NAMES, SMOKE, WAYS, chosen
-from benchmarks.report import Report, table
+from benchmarks.report import Report, phases, table
 from benchmarks.runs import BARS, Samples, way_figures
 from benchmarks.throughput import under_load
 from tests.environment import new_home
@@ -230,6 +230,20 @@ def test_the_table_says_which_bars_hold_and_its_columns_stand_below_each_other()
     assert cold[: head.index("bar") + 3].rstrip().endswith("≤ 1.15")
     assert "p95" in head
     assert not any(line != line.rstrip() for line in lines)
+
+
+def test_the_text_tells_the_phases_of_every_way_of_running() -> None:
+    lines = report().as_text().splitlines()
+    head = next(line for line in lines if line.startswith("median ms of each phase"))
+    assert head.split()[5:] == ["queue", "pull", "start", "wall", "rest", "whole"]
+    row = lines[lines.index(head) + 2 :][:2]
+    told = {line.rsplit(maxsplit=6)[0]: line.split()[-6:] for line in row}
+    assert told["POST /run, warm"] == ["2.0", "1.0", "3.0", "90.0", "4.0", "100.0"]
+    assert told["POST /run, cold"] == ["2.0", "1.0", "3.0", "290.0", "4.0", "300.0"]
+
+
+def test_a_report_without_runs_has_no_phases() -> None:
+    assert phases([Figure("idle.cpu", "idle", "%", (1.0,))]) == []
 
 
 def test_the_text_tells_machine_versions_load_settings_and_warnings() -> None:
