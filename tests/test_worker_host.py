@@ -123,5 +123,6 @@ def test_a_worker_host_stops_in_time_though_its_database_is_gone(
     os.kill(pid, signal.SIGQUIT)
     until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "PostgreSQL ends")
     assert host.stop() == 0, host.log[-5000:]
+    assert "Traceback" not in host.log
     assert "is still there after" not in host.log
     assert leftovers([host.home]) == []
