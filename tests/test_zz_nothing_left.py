@@ -14,7 +14,9 @@ def test_no_run_has_left_a_mount_a_cgroup_or_a_network_namespace() -> None:
     serving = {stack.home for stack in Stack.all if stack.running}
     assert traces_of_runs(home for home in homes() if home not in serving) == []
     for home in serving:
-        assert [line for line in traces_of_runs([home]) if "mount" in line] == []
+        # Those of sandboxes booted ahead are no run's.
+        found = [line for line in traces_of_runs([home]) if "/warm-" not in line]
+        assert [line for line in found if "mount" in line] == []
         assert list((home / "workers").glob("*/*")) == []
 
 
