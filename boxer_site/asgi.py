@@ -72,6 +72,33 @@ class BodyLimit:
         return answered or seen <= limit
 
 
+class Farewell:
+    """Answers 503 for a request that the server cancels: it does so when it stops.
+
+    uvicorn itself would say "Internal Server Error" to whoever waits for a run.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answering = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        try:
+            await self.application(scope, receive, noting_send)
+        except asyncio.CancelledError:
+            if answering or scope["type"] != "http":
+                raise
+            error = "The service stopped before the answer came; a run that was accepted may go on."
+            await begin(send, 503, "stopping", error, (b"retry-after", b"5"))
+            await send({"type": "http.response.body"})
+
+
 async def refuse(receive: Receive, send: Send, limit: int) -> None:
     error = f"The request's body must not exceed {limit} bytes."
     await answer(receive, send, 413, "too_large", error)
@@ -79,18 +106,24 @@ async def refuse(receive: Receive, send: Send, limit: int) -> None:
 
 async def answer(receive: Receive, send: Send, status: int, code: str, error: str) -> None:
     """The connection ends with it: the rest of the body is still on its way."""
+    await begin(send, status, code, error)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECS):
+            await throw_away(receive)
+    await send({"type": "http.response.body"})
+
+
+async def begin(send: Send, status: int, code: str, error: str, *more: tuple[bytes, bytes]) -> None:
+    """All of an answer but its end."""
     body = json.dumps({"error": error, "code": code}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECS):
-            await throw_away(receive)
-    await send({"type": "http.response.body"})
 
 
 async def throw_away(receive: Receive) -> None:
@@ -105,4 +138,4 @@ def limit_of(path: str) -> int:
     return int(settings.BOXER_REQUEST_LIMIT_BYTES)
 
 
-application = BodyLimit(Handler(), limit_of)
+application = Farewell(BodyLimit(Handler(), limit_of))

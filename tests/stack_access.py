@@ -53,8 +53,9 @@ def execution(stack: Stack, exec_id: str) -> dict[str, Any]:
 
 
 def newest_execution(stack: Stack) -> str:
-    [row] = query(stack, "SELECT exec_id FROM executions_execution ORDER BY id DESC LIMIT 1")
-    return str(row["exec_id"])
+    """Its id; empty when there is none yet."""
+    rows = query(stack, "SELECT exec_id FROM executions_execution ORDER BY id DESC LIMIT 1")
+    return str(rows[0]["exec_id"]) if rows else ""
 
 
 def until(condition: Callable[[], object], what: str, timeout: float = 30) -> Any:

@@ -207,6 +207,18 @@ def test_a_run_outlives_the_web_process_though_its_client_does_not_hear_of_it(
     leaves_nothing(killed)
 
 
+def test_a_web_process_that_is_told_to_stop_says_so_to_whoever_waits(
+    killed: Stack, client: ThreadPoolExecutor, busybox_reference: str
+) -> None:
+    exec_id, answer = begin(killed, client, busybox_reference)
+    killed.part("web").terminate()
+    status, found = answer.result(60)
+    assert (status, found["code"]) == (503, "stopping")
+    runs_again(killed, busybox_reference)
+    row = row_when(killed, exec_id, "finished")
+    assert (row["outcome"], row["stdout"]) == ("exited", b"begun\nended\n")
+
+
 def sentry(stack: Stack, exec_id: str) -> psutil.Process:
     for process in sandboxes(stack):
         words = process.cmdline()

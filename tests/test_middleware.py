@@ -98,4 +98,4 @@ def test_the_asgi_application_can_be_imported_by_any_server() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "BodyLimit\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Farewell\n", "")
