@@ -72,7 +72,8 @@ def test_a_signal_stops_everything_with_running_sandboxes_in_ten_seconds(
         assert stack.stop(signum) == 0, stack.log
         assert leftovers([stack.home]) == []
         status, answer = waiting.result()
-    assert (status, answer["code"]) == (503, "stopped")
+    # "stopping" where it hadn't begun: then it waits in the queue for the next start.
+    assert (status, answer["code"]) in {(503, "stopped"), (503, "stopping")}
 
 
 def wait_for_command(stack: Stack) -> None:
