@@ -38,6 +38,10 @@ TAKE_SECS = 0.25
 RETRY_SECS = 5.0
 """How long after a boot that failed the next is tried."""
 IDLE_WAIT_SECS = 1.0
+CALM_SECS = 0.03
+"""How long no run must have been under way before one is booted ahead..."""
+MOST_PATIENCE_SECS = 0.3
+"""...unless one has been missing for so long: then a CPU that no run has is enough."""
 SANDBOX_BYTES = 64 << 20
 """What an idle sandbox is reckoned with until it has been measured."""
 
@@ -122,6 +126,8 @@ class Pool:
         self._pinned: dict[Kind, int] = {}
         self._stock = Stock()
         self._runs: set[socket.socket] = set()
+        self._last_run = 0.0
+        self._missing_since: float | None = None
         self._cpus = os.cpu_count() or 1
 
     # ── Answering ────────────────────────────────────────────────────────────────────────────────
@@ -170,6 +176,7 @@ class Pool:
             logger.exception("a worker's request can't be answered")
         selector.unregister(connection)
         self._runs.discard(connection)
+        self._last_run = time.monotonic()
         connection.close()
         self._work.set()
 
@@ -214,13 +221,26 @@ class Pool:
                 self._pin()
                 wanted = self._wanted()
                 self._destroy_unwanted(wanted)
-                if (kind := self._next(wanted)) is not None:
+                kind = self._next(wanted)
+                if kind is None:
+                    self._missing_since = None
+                    self._work.wait(IDLE_WAIT_SECS)
+                elif self._calm():
                     self._stock.add(self._boot(kind))
-                    continue
+                else:
+                    self._stopping.wait(CALM_SECS / 2)
             except Exception:
                 logger.exception("keeping sandboxes warm")
                 self._stopping.wait(RETRY_SECS)
-            self._work.wait(IDLE_WAIT_SECS)
+
+    def _calm(self) -> bool:
+        """Whether to boot now: real work comes first, as long as it leaves room in the end."""
+        now = time.monotonic()
+        if not self._runs and now - self._last_run >= CALM_SECS:
+            return True
+        if self._missing_since is None:
+            self._missing_since = now
+        return now - self._missing_since >= MOST_PATIENCE_SECS and len(self._runs) < self._cpus
 
     def _pin(self) -> None:
         """Learn the digests of the pinned images, pulling what isn't here."""
@@ -240,9 +260,7 @@ class Pool:
             return self._demand.wanted(self._bounds.size, self._pinned, time.monotonic())
 
     def _next(self, wanted: dict[Kind, int]) -> Kind | None:
-        """What to boot now: nothing while runs want the CPUs, or there is no memory for it."""
-        if len(self._runs) >= self._cpus:
-            return None
+        """What is wanted and missing most, if there is memory for it."""
         if self._stock.memory_bytes() + SANDBOX_BYTES > self._bounds.memory_bytes:
             return None
         counts = self._stock.counts()
