@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 import uuid
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -18,12 +19,14 @@ from boxer_site.listening import is_loopback
 from boxer_site.readiness import ReadyProbe
 from boxer_site.supervisor import Part, Supervisor
 from executions.checks import TAG
+from executions.host import pool_is_used, pool_is_warm
 from executions.models import WorkerHost
 
 POSTGRES_TIMEOUT_SECS = 60.0
 DATABASE_TIMEOUT_SECS = 30.0
 MIGRATION_TIMEOUT_SECS = 300.0
 READY_TIMEOUT_SECS = 60.0
+WARM_TIMEOUT_SECS = 20.0
 WEB_CONNECTIONS = 12
 MIGRATION_LOCK = 0x626F786572
 """Several hosts may start at once; "boxer" in ASCII."""
@@ -170,9 +173,9 @@ class Service:
         keeper = Part("keeper", lambda: manage("keeper"), env=self.env, grace_secs=2.0)
         cluster = Part("cluster", lambda: manage("cluster"), env=self.env, grace_secs=4.0)
         self.supervisor.start(keeper)
-        if settings.BOXER_POOL_SIZE and not settings.BOXER_IGNORE_CGROUPS:
-            pool = Part("pool", lambda: manage("pool"), env=self.env, grace_secs=2.0)
-            self.supervisor.start(pool)
+        if pool_is_used():
+            warm = Part("pool", lambda: manage("pool"), env=self.env, grace_secs=2.0)
+            self.supervisor.start(warm)
         self.supervisor.start(cluster)
 
     def start_demo(self, url: str) -> None:
@@ -188,6 +191,15 @@ class Service:
             probe.is_ready,
             READY_TIMEOUT_SECS,
             lambda: f"the service isn't ready after {READY_TIMEOUT_SECS:.0f} s: {probe.answer}",
+        )
+
+    def wait_until_warm(self) -> None:
+        """Until the pool has a sandbox of each pinned image; not for ever: it may have to pull."""
+        if not (pool_is_used() and settings.BOXER_POOL_PINNED):
+            return
+        deadline = time.monotonic() + WARM_TIMEOUT_SECS
+        self.supervisor.wait_until(
+            lambda: pool_is_warm() or time.monotonic() > deadline, 2 * WARM_TIMEOUT_SECS, str
         )
 
     def wait_until_working(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from executions.sandbox import pool
 from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.runsc import Runsc
 from executions.sandbox.sandbox import Host, install_tools
@@ -54,3 +55,14 @@ def prepare_host() -> str:
 def pool_socket() -> Path:
     """Where workers of this host ask for a sandbox that is booted already."""
     return Path(settings.BOXER_HOME) / "pool.sock"
+
+
+def pool_is_used() -> bool:
+    """Without cgroups nothing tells what belongs to a sandbox that changes hands."""
+    return settings.BOXER_POOL_SIZE > 0 and not settings.BOXER_IGNORE_CGROUPS
+
+
+def pool_is_warm() -> bool:
+    """Whether the pool has a sandbox of each pinned image that is to be had."""
+    status = pool.status(pool_socket())
+    return status is not None and status["pinned_missing"] == 0

@@ -13,7 +13,7 @@ from django.db import InterfaceError, OperationalError, connections
 
 from executions import services, workers
 from executions.cluster.primitives import PipeEvent
-from executions.host import pool_socket, sandbox_host
+from executions.host import pool_is_used, pool_socket, sandbox_host
 from executions.image_store import image_store
 from executions.models import Execution, Outcome
 from executions.sandbox import pool
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 DATABASE_PATIENCE_SECS = 120.0
 """How long a result is held while the database is away."""
+
+ANSWER_FIRST_SECS = 0.01
+"""Ending a sandbox keeps the CPUs busy for as long as the answer needs them to reach its client."""
 
 T = TypeVar("T")
 
@@ -88,6 +91,7 @@ class Runner:
                 ending = self._attempt(execution, tidying)
                 if ending is not None:
                     _insist(partial(services.finish, execution=execution, ending=ending))
+                    self.interrupted.wait(ANSWER_FIRST_SECS)
             except Interrupted:
                 # First: whoever takes it next boots a sandbox of the same name.
                 tidying.close()
@@ -263,13 +267,11 @@ def start(*, host_id: str) -> Runner:
     """Make this process a worker."""
     global _current  # noqa: PLW0603 (one per process, made after its fork)
     worker = workers.register(settings.BOXER_HOME, host_id)
-    # Without cgroups there is nothing that tells what belongs to a sandbox that changes hands.
-    pooled = settings.BOXER_POOL_SIZE > 0 and not settings.BOXER_IGNORE_CGROUPS
     _current = Runner(
         worker,
         sandbox_host(worker.directory),
         image_store(),
-        pool_socket() if pooled else None,
+        pool_socket() if pool_is_used() else None,
     )
     return _current
 

@@ -1,26 +1,26 @@
 """The only writer of an execution's status: submit, claim, start, finish, withdraw, reap."""
 
 import logging
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, fields
+from functools import cache, partial
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
-from django_q.brokers import get_broker
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
+from psycopg.types.json import Jsonb
 
 from executions import notifications
+from executions.broker import ListenBroker
 from executions.errors import InputNotFound, NetworkUnavailable, NoWorker, QueueFull
 from executions.hosts import HOST_SILENCE
 from executions.models import (
     CLAIMED,
     Execution,
     ExecutionInput,
-    ExecutionOutput,
     Network,
     Outcome,
     Status,
@@ -131,7 +131,12 @@ def _enqueue(exec_id: str) -> int:
         "started": timezone.now(),
         "ack_failure": True,
     }
-    return int(get_broker().enqueue(SignedPackage.dumps(task)))
+    return _broker().enqueue(SignedPackage.dumps(task))
+
+
+@cache
+def _broker() -> ListenBroker:
+    return ListenBroker()
 
 
 def _hold_inputs(owner_id: int, request: RunRequest) -> None:
@@ -205,33 +210,48 @@ def start(
     )
 
 
+_FINISH = """
+    WITH ended AS (
+        UPDATE executions_execution SET
+            status = 'finished', finished_at = now(), outcome = %(outcome)s,
+            exit_code = %(exit_code)s, signal = %(signal)s, wall_ms = %(wall_ms)s,
+            cpu_ms = %(cpu_ms)s, max_memory_bytes = %(max_memory_bytes)s,
+            error = %(error)s, error_code = %(error_code)s, left_out = %(left_out)s
+        WHERE id = %(id)s AND status IN ('pulling', 'running') AND attempts = %(attempts)s
+        RETURNING id, exec_id
+    ), printed AS (
+        INSERT INTO executions_executionoutput (execution_id, stdout, stderr)
+        SELECT id, %(stdout)s, %(stderr)s FROM ended
+    )
+    SELECT pg_notify(%(channel)s, exec_id) FROM ended
+"""
+
+
 def finish(*, execution: Execution, ending: Ending) -> bool:
-    """Write the end of a claimed run and wake whoever waits; False when somebody else ended it."""
+    """Write the end of a claimed run and wake whoever waits; False when somebody else ended it.
+
+    One statement: it is on the path of every answer.
+    """
+    if not execution.files:
+        return _write_end(execution, ending)
     with transaction.atomic():
-        changed = Execution.objects.filter(
-            pk=execution.pk, status__in=CLAIMED, attempts=execution.attempts
-        ).update(
-            status=Status.FINISHED,
-            finished_at=Now(),
-            outcome=ending.outcome,
-            exit_code=ending.exit_code,
-            signal=ending.signal,
-            wall_ms=ending.wall_ms,
-            cpu_ms=ending.cpu_ms,
-            max_memory_bytes=ending.max_memory_bytes,
-            error=ending.error,
-            error_code=ending.error_code,
-            left_out=ending.left_out,
-        )
-        if not changed:
+        if not _write_end(execution, ending):
             return False
-        ExecutionOutput.objects.bulk_create(
-            [ExecutionOutput(execution_id=execution.pk, stdout=ending.stdout, stderr=ending.stderr)]
-        )
-        if execution.files:
-            _release_inputs(execution)
-        _announce(execution.exec_id)
+        _release_inputs(execution)
     return True
+
+
+def _write_end(execution: Execution, ending: Ending) -> bool:
+    values = {
+        **{field.name: getattr(ending, field.name) for field in fields(ending)},
+        "left_out": Jsonb(ending.left_out),
+        "id": execution.pk,
+        "attempts": execution.attempts,
+        "channel": notifications.CHANNEL,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_FINISH, values)
+        return cursor.fetchone() is not None
 
 
 def _release_inputs(execution: Execution) -> None:

@@ -24,8 +24,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     The connection goes back to the pool before this returns: what waits afterwards holds none.
     When the caller is cancelled, the call itself goes on to its end.
     """
-    call = sync_to_async(_and_give_back, thread_sensitive=True)
-    return await call(function, *args, **kwargs)
+    return await _in_thread(function, *args, **kwargs)
 
 
 def _and_give_back(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -35,6 +34,9 @@ def _and_give_back(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()
+
+
+_in_thread = sync_to_async(_and_give_back, thread_sensitive=True)
 
 
 class AsyncViewSet(ViewSet):

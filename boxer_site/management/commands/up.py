@@ -42,6 +42,7 @@ class Command(BaseCommand):
         service.start_web(server.fileno())
         service.start_workers()
         service.wait_until_serving(url)
+        service.wait_until_warm()
         self.stdout.write(f"Boxer is ready at {url}")
         self.stdout.flush()
         if demo:
