@@ -6,16 +6,23 @@ database, and messages may live in it: both go to a thread, but only where a pag
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponseForbidden
 from django.http.response import HttpResponseBase
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.utils.deprecation import MiddlewareMixin
+
+from filestore.api.error_shape import error_response
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class _Inline:
@@ -37,6 +44,30 @@ class _Inline:
 
 class Security(_Inline, SecurityMiddleware):
     pass
+
+
+class KnownOrigin(_Inline, MiddlewareMixin):
+    """Keeps pages of other sites out, which a browser on this host would let speak to us.
+
+    A service on loopback that runs programs without asking for a password must not be had by a name
+    that was made to mean 127.0.0.1 (DNS rebinding), nor by a form of somebody else's page. What
+    isn't a browser sends neither Origin nor Sec-Fetch-Site, and is not concerned.
+    """
+
+    def process_request(self, request: HttpRequest) -> HttpResponseBase | None:
+        try:
+            host = request.get_host()
+        except DisallowedHost:
+            sent = request.headers.get("Host", "")[:100]
+            return error_response(400, f"Host {sent!r}: not of BOXER_ALLOWED_HOSTS", "unknown_host")
+        if request.method in SAFE_METHODS:
+            return None
+        origin = request.headers.get("Origin")
+        if (origin is not None and urlsplit(origin).netloc != host) or (
+            request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
+        ):
+            return error_response(403, "Pages of other sites may not do this.", "other_site")
+        return None
 
 
 class Session(_Inline, SessionMiddleware):

@@ -157,9 +157,10 @@ class Service:
 
     # ── Parts ────────────────────────────────────────────────────────────────────────────────────
 
-    def start_web(self, listening: int) -> None:
+    def start_web(self, listening: int, address: str) -> None:
+        """`address` is HOST:PORT of the socket `listening`."""
         # Its connections are pooled: threads come and go with requests.
-        env = self.env | {"BOXER_DB_POOL_SIZE": str(WEB_CONNECTIONS)}
+        env = self.env | {"BOXER_DB_POOL_SIZE": str(WEB_CONNECTIONS), "BOXER_LISTEN": address}
         part = Part(
             "web",
             lambda: manage("web", "--fd", str(listening)),

@@ -165,7 +165,9 @@ STORAGES = {
 # ── Django ───────────────────────────────────────────────────────────────────────────────────────
 
 DEBUG = False
-ALLOWED_HOSTS = list(env.words("BOXER_ALLOWED_HOSTS", ("*",)))
+ALLOWED_HOSTS = list(
+    env.words("BOXER_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]", BOXER_LISTEN[0]))
+)
 ROOT_URLCONF = "boxer_site.urls"
 ASGI_APPLICATION = "boxer_site.asgi.application"
 INSTALLED_APPS = [
@@ -185,6 +187,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "boxer_site.middleware.Security",
+    "boxer_site.middleware.KnownOrigin",
     "boxer_site.static.StaticFilesMiddleware",
     "boxer_site.middleware.Session",
     "boxer_site.middleware.Csrf",

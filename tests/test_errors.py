@@ -1,6 +1,5 @@
 """Errors: whatever goes wrong, the answer has one shape and tells nothing that it shouldn't."""
 
-import json
 import logging
 from typing import Any, cast
 
@@ -168,13 +167,41 @@ def test_a_browser_sees_a_page(client: Client) -> None:
     assert b"<script>" not in response.content
 
 
-@override_settings(ALLOWED_HOSTS=["boxer.example"])
+@override_settings(ALLOWED_HOSTS=["boxer.example", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/healthz", "/openapi.json", "/swagger", "/files?path=a"]
+)
+def test_a_name_that_was_made_to_mean_this_host_is_refused(client: Client, path: str) -> None:
+    response = client.get(path, headers={"Host": "evil.example"})
+    assert (response.status_code, response.json()["code"]) == (400, "unknown_host")
+    assert "evil.example" in response.json()["error"]
+    known = client.get("/healthz", headers={"Host": "127.0.0.1:8080"})
+    assert known.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/run", "/files"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://testserver:81"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_of_another_site_may_not_post(
+    client: Client, path: str, headers: dict[str, str]
+) -> None:
+    response = client.post(path, {"path": "a"}, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (403, "other_site")
+
+
 @pytest.mark.django_db
-def test_a_wrong_host_is_400(client: Client) -> None:
-    response = client.get("/nope", headers={"Host": "evil.example"})
-    body = json.loads(response.content)
-    assert response.status_code in (400, 404)
-    assert set(body) == {"error", "code"}
+def test_our_own_pages_may_post(client: Client, anonymous: User) -> None:
+    headers = {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
+    response = client.post("/run", {}, content_type="application/json", headers=headers)
+    assert response.json()["code"] == "invalid"
 
 
 def broken(_request: HttpRequest) -> HttpResponse:

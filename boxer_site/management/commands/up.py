@@ -39,7 +39,7 @@ class Command(BaseCommand):
         url = url_of(server)
         service.start_database()
         service.migrate()
-        service.start_web(server.fileno())
+        service.start_web(server.fileno(), url.removeprefix("http://"))
         service.start_workers()
         service.wait_until_serving(url)
         service.wait_until_warm()
