@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import boxer  # type: ignore[import-untyped]
+import boxer
 import httpx
 import pytest
 from django.contrib.auth.models import User
@@ -149,7 +149,7 @@ def test_a_file_over_the_limit_is_refused_while_it_comes(
         response = upload(server, "large", file)
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
     assert not storage.objects()
-    assert server.open_files(server.temporary) == 0
+    wait_until(lambda: server.open_files(server.temporary) == 0)
 
 
 def test_a_body_without_a_declared_length_is_an_upload_like_any_other(server: Server) -> None:

@@ -198,11 +198,17 @@ def test_a_boot_that_hangs_is_given_up_with_all_that_it_started(
 def test_runsc_that_is_killed_in_the_middle_of_a_real_boot_leaves_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for secs in (0.03, 0.08, 0.13):
+    cut_off = 0
+    for secs in (0.01, 0.03, 0.06, 0.09, 0.12):
         monkeypatch.setattr("executions.sandbox.runsc.BOOT_TIMEOUT_SECS", secs)
-        with pytest.raises(SandboxError, match="timed out"), house.sandbox():
-            pass
+        try:
+            with house.sandbox():
+                pass  # this machine boots one faster than that
+        except SandboxError as error:
+            assert "timed out" in str(error) or "opening a shell" in str(error)  # noqa: PT017
+            cut_off += 1
         assert house.left() == []
+    assert cut_off >= 2
 
 
 def test_a_missing_runsc_is_named(house: House) -> None:
