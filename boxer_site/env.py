@@ -1,5 +1,6 @@
 """Typed readers of environment variables; a bad value names its variable."""
 
+import ipaddress
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+
+from executions.sandbox.references import BadReference, parse
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -69,6 +72,28 @@ def words(name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
     return tuple(value) or default
 
 
+def addresses(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of IP addresses."""
+    values = words(name, default)
+    for value in values:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise bad(name, value, "must be an IP address") from None
+    return values
+
+
+def images(name: str) -> tuple[str, ...]:
+    """A list of image references."""
+    values = words(name)
+    for value in values:
+        try:
+            parse(value)
+        except BadReference as error:
+            raise bad(name, value, str(error)) from None
+    return values
+
+
 def path(name: str, default: str) -> Path:
     value = Path(text(name, default)).expanduser()
     if not value.is_absolute():
@@ -100,6 +125,9 @@ def database(name: str) -> dict[str, Any] | None:
     value = text(name)
     if not value:
         return None
+    scheme, separator, _ = value.partition("://")
+    if separator and scheme not in {"postgres", "postgresql"}:
+        raise ImproperlyConfigured(f"{name}: must be postgresql://…, not {scheme}://…")
     try:
         info = {key: str(item) for key, item in conninfo_to_dict(value).items()}
     except ProgrammingError as error:

@@ -46,6 +46,13 @@ class Security(_Inline, SecurityMiddleware):
     pass
 
 
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
 class KnownOrigin(_Inline, MiddlewareMixin):
     """Keeps pages of other sites out, which a browser on this host would let speak to us.
 
@@ -63,9 +70,8 @@ class KnownOrigin(_Inline, MiddlewareMixin):
         if request.method in SAFE_METHODS:
             return None
         origin = request.headers.get("Origin")
-        if (origin is not None and urlsplit(origin).netloc != host) or (
-            request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
-        ):
+        elsewhere = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
+        if elsewhere or (origin is not None and _host_of(origin) != host):
             return error_response(403, "Pages of other sites may not do this.", "other_site")
         return None
 

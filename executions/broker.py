@@ -69,6 +69,11 @@ class ListenBroker(ORM):  # type: ignore[misc]
         """Put a message back for the next taker."""
         OrmQ.objects.using(Conf.ORM).filter(pk=message_id).update(lock=timezone.now())
 
+    def wake(self) -> None:
+        """Let whoever waits for a message look, and see that it is to stop."""
+        with connections[Conf.ORM].cursor() as cursor:
+            cursor.execute(f"NOTIFY {CHANNEL}")
+
     def _listen(self) -> None:
         wrapper = connections[Conf.ORM]
         wrapper.ensure_connection()

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -150,14 +150,25 @@ class Runner:
             taken = pool.taken(self._pool, self._host, image, execution.network)
             if (warm := tidying.enter_context(taken)) is not None:
                 tidying.callback(warm.destroy)
-                warm.place(image.rootfs, inputs, execution.cwd)
-                return warm, True
-        # A sandbox that was given to us too late would lie here.
-        clear(self._host)
+                if not warm.is_dead():
+                    warm.place(image.rootfs, inputs, execution.cwd)
+                    return warm, True
+            else:
+                # What is given to us too late lies below our directory.
+                tidying.callback(clear, self._host)
+        return self._boot(execution, image, inputs, tidying), False
+
+    def _boot(
+        self,
+        execution: Execution,
+        image: Image,
+        inputs: Sequence[InputFile],
+        tidying: contextlib.ExitStack,
+    ) -> Sandbox:
         sandbox = Sandbox(self._host, execution.exec_id)
         tidying.callback(sandbox.destroy)
         sandbox.boot(image.rootfs, network=execution.network, inputs=inputs, cwd=execution.cwd)
-        return sandbox, False
+        return sandbox
 
     def _execute(self, execution: Execution, sandbox: Sandbox, image: Image) -> Ending:
         result = sandbox.execute(_spec(execution), image.env, interrupt=self.interrupted.fileno())

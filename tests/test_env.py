@@ -116,7 +116,7 @@ def test_a_database_url_becomes_djangos_settings(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [("mysql://db/runs", "not a PostgreSQL URL"), ("postgresql://db", "names no database")],
+    [("mysql://db/runs", "must be postgresql://"), ("postgresql://db", "names no database")],
 )
 def test_a_bad_database_url_names_its_variable_and_not_its_password(
     monkeypatch: pytest.MonkeyPatch, given: str, why: str

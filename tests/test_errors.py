@@ -185,6 +185,7 @@ def test_a_name_that_was_made_to_mean_this_host_is_refused(client: Client, path:
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://testserver:81"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from executions.sandbox.sandbox import Sandbox
@@ -158,6 +159,13 @@ def test_a_program_can_only_end_itself(house: House, script: str, end: End) -> N
     assert result.exit_code in {0, 137}
 
 
+def _kill_client(sandbox: Sandbox) -> None:
+    """`runsc exec` itself, not the shell around it."""
+    assert sandbox._shell is not None
+    for child in psutil.Process(sandbox._shell.pid).children():
+        child.kill()
+
+
 def broken(house: House, harm: str) -> tuple[RunResult, float]:
     """A run whose sandbox or client is harmed from outside."""
     with house.sandbox() as sandbox:
@@ -165,6 +173,9 @@ def broken(house: House, harm: str) -> tuple[RunResult, float]:
         if harm == "the sandbox dies":
             threading.Timer(0.7, sandbox._cgroup.kill).start()
             spec = run_spec(sandbox, ["sh", "-c", "printf partial; sleep 99"])
+        elif harm == "its client is killed":
+            threading.Timer(0.7, _kill_client, (sandbox,)).start()
+            spec = run_spec(sandbox, ["sleep", "99"])
         else:
             assert sandbox._shell is not None
             threading.Timer(0.7, os.kill, (sandbox._shell.pid, signal.SIGKILL)).start()
@@ -180,8 +191,9 @@ def test_a_sandbox_that_dies_of_something_else_is_our_failure(house: House) -> N
     assert took < 10
 
 
-def test_a_client_that_is_killed_is_our_failure(house: House) -> None:
-    result, _ = broken(house, "its client is killed")
+@pytest.mark.parametrize("victim", ["its client is killed", "the shell around it is killed"])
+def test_a_client_that_is_killed_is_our_failure(house: House, victim: str) -> None:
+    result, _ = broken(house, victim)
     assert (result.end, result.exit_code, result.stderr) == (End.BROKEN, None, b"")
     assert "client" in result.detail
 

@@ -45,7 +45,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "world": {
         "cmd": ["sh", "-c", "id; hostname; ls -a / /tmp /dev/shm /output /dev; cat /proc/mounts"]
     },
-    "processes": {"cmd": ["sh", "-c", "ls /proc | grep -c '^[0-9]*$'; echo $$ $PPID; umask"]},
+    "processes": {"cmd": ["sh", "-c", "echo $$ $PPID; umask; set -- /proc/[0-9]*; echo $#"]},
     "out of memory": {
         "cmd": ["sh", "-c", "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done"],
         "limits": {"memory_mb": 32},
@@ -208,3 +208,40 @@ def test_a_worker_that_is_killed_takes_its_warm_sandbox_along(
     until(lambda: not directory.exists(), "its directory is gone")
     assert json.dumps(str(directory)) not in json.dumps(leftovers([warm.home]))
     assert run_warm(cmd=["echo", "on"])[0] == 200
+
+
+def test_a_sandbox_that_died_idle_costs_nobody_a_run(
+    warm: Stack, run_warm: Run, busybox_reference: str
+) -> None:
+    run_warm(cmd=["true"])
+    until(lambda: (pool.status(warm.home / "pool.sock") or {}).get("idle") == 3, "a full pool")
+    for process in warm.part("pool").children():
+        if process.cmdline()[:1] == ["runsc-sandbox"]:
+            process.kill()
+    for _ in range(4):
+        status, answer = warm.run(image=busybox_reference, cmd=["echo", "alive"])
+        assert (status, answer.get("stdout")) == (200, "alive\n"), answer
+
+
+def test_what_a_stalled_pool_gives_too_late_does_not_stay(
+    warm: Stack, run_warm: Run, busybox_reference: str
+) -> None:
+    run_warm(cmd=["true"])
+    until(lambda: (pool.status(warm.home / "pool.sock") or {}).get("idle") == 3, "a full pool")
+    part = warm.part("pool")
+    part.suspend()
+    try:
+        status, answer = warm.run(image=busybox_reference, cmd=["sh", "-c", "sleep 1; echo cold"])
+    finally:
+        part.resume()
+    assert (status, answer["stdout"]) == (200, "cold\n")
+    assert not execution(warm, answer["exec_id"])["warm"]
+    until(lambda: pool.status(warm.home / "pool.sock"), "the pool answers again")
+    owned = f"{part.pid}-*"
+
+    def strays() -> list[str]:
+        kept = {path.name for path in (warm.home / "workers").glob(f"{owned}/warm-*")}
+        found = {path.name for path in (warm.home / "workers").glob("*/warm-*")}
+        return sorted(found - kept)
+
+    until(lambda: not strays(), "nothing lies with a worker")

@@ -25,7 +25,7 @@ from executions.sandbox import kernel
 
 logger = logging.getLogger(__name__)
 
-STOP_SECS = 7.0
+STOP_SECS = 3.0
 """How long the workers have to end their sandboxes when the cluster stops."""
 
 
@@ -89,11 +89,12 @@ class BoxerSentinel(Sentinel):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Interrupt the workers, which end their sandboxes and say so, then end the rest."""
+        self.event_out.set()
         try:
             hosts.stopped(host_id=self._host_id)
+            self.broker.wake()  # the pusher, which waits for messages
         except Error as error:
             logger.warning("the database doesn't hear that this host stops: %s", error)
-        self.event_out.set()
         for process in self.pool:
             process.terminate()
         _join([*self.pool, self.pusher], time.monotonic() + STOP_SECS)

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 REQUEST_BYTES = 4096
 TAKE_SECS = 0.25
 """How long a worker waits for the pool's answer before it boots a sandbox itself."""
+PIN_RETRY_SECS = 30.0
 RETRY_SECS = 5.0
 """How long after a boot that failed the next is tried."""
 IDLE_WAIT_SECS = 1.0
@@ -122,7 +123,9 @@ class Pool:
         self._work = threading.Event()
         self._demand = Demand(bounds.idle_secs)
         self._demand_lock = threading.Lock()
-        self._pins = list(pinned)
+        # When to ask for each pinned image that isn't known yet; 0 for the first time.
+        self._pins = dict.fromkeys(pinned, 0.0)
+        self._pin_counts = Counter(pinned)
         self._pinned: dict[Kind, int] = {}
         self._stock = Stock()
         self._runs: set[socket.socket] = set()
@@ -160,7 +163,6 @@ class Pool:
         elif ready is self._listener:
             connection, _ = self._listener.accept()
             connection.setblocking(False)
-            self._runs.add(connection)
             selector.register(connection, selectors.EVENT_READ)
         elif isinstance(ready, socket.socket):
             self._hear(selector, ready)
@@ -172,11 +174,12 @@ class Pool:
             if request:
                 self._answer(connection, json.loads(request))
                 return
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.exception("a worker's request can't be answered")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("a worker's request can't be answered: %r", error)
         selector.unregister(connection)
-        self._runs.discard(connection)
-        self._last_run = time.monotonic()
+        if connection in self._runs:
+            self._runs.discard(connection)
+            self._last_run = time.monotonic()
         connection.close()
         self._work.set()
 
@@ -185,6 +188,7 @@ class Pool:
             connection.send(json.dumps(self.status()).encode())
             return
         kind = Kind(request["digest"], request["network"])
+        self._runs.add(connection)
         with self._demand_lock:
             self._demand.use(kind, time.monotonic())
         self._stock.references[kind] = request["reference"]
@@ -206,10 +210,13 @@ class Pool:
 
     def status(self) -> dict[str, int]:
         counts = self._stock.counts()
-        missing = sum(max(0, number - counts[kind]) for kind, number in self._pinned.items()) + len(
-            self._pins
+        unasked = sum(self._pin_counts[name] for name, due in self._pins.items() if due == 0.0)
+        missing = unasked + sum(
+            max(0, number - counts[kind]) for kind, number in self._pinned.items()
         )
-        return {"idle": counts.total(), "runs": len(self._runs) - 1, "pinned_missing": missing}
+        # No more than fit are ever kept.
+        missing = min(missing, max(0, self._bounds.size - counts.total()))
+        return {"idle": counts.total(), "runs": len(self._runs), "pinned_missing": missing}
 
     # ── Booting ──────────────────────────────────────────────────────────────────────────────────
 
@@ -244,16 +251,19 @@ class Pool:
 
     def _pin(self) -> None:
         """Learn the digests of the pinned images, pulling what isn't here."""
-        for reference in list(self._pins):
+        for reference, due in list(self._pins.items()):
+            if time.monotonic() < due:
+                continue
             try:
                 with self._images.hold(reference) as image:
                     kind = Kind(image.digest, "none")
             except SandboxError as error:
-                logger.warning("pinned image %s isn't kept warm: %s", reference, error)
+                self._pins[reference] = time.monotonic() + PIN_RETRY_SECS
+                logger.warning("pinned image %s can't be kept warm now: %s", reference, error)
             else:
                 self._stock.references[kind] = reference
-                self._pinned[kind] = self._pinned.get(kind, 0) + 1
-            self._pins.remove(reference)
+                self._pinned[kind] = self._pinned.get(kind, 0) + self._pin_counts[reference]
+                del self._pins[reference]
 
     def _wanted(self) -> dict[Kind, int]:
         with self._demand_lock:
@@ -286,7 +296,8 @@ class Pool:
     def _forget(self, kind: Kind) -> None:
         with self._demand_lock:
             self._demand.forget(kind)
-        self._pinned.pop(kind, None)
+        if self._pinned.pop(kind, None):
+            self._pins[self._stock.references[kind]] = 0.0  # its tag means another image now
 
     def _destroy_unwanted(self, wanted: dict[Kind, int]) -> None:
         surplus = self._stock.counts()
@@ -328,7 +339,8 @@ def taken(path: Path, host: Host, image: Image, network: str) -> Iterator[Sandbo
 
     To be left when the run has ended and the sandbox is destroyed: the pool then boots another.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with connection:
         connection.settimeout(TAKE_SECS)
         try:
             connection.connect(os.fspath(path))
@@ -339,9 +351,12 @@ def taken(path: Path, host: Host, image: Image, network: str) -> Iterator[Sandbo
                 "directory": os.fspath(host.directory),
             }
             connection.send(json.dumps(request).encode())
-            received = receive_shell(connection, REQUEST_BYTES)
+            received, answered = receive_shell(connection, REQUEST_BYTES), True
         except OSError:
-            received = None  # no pool, or one that is being killed
+            received, answered = None, False  # no pool, or one that doesn't come to it
+        if not answered:
+            # Whatever it sends from now on, it is told that nobody takes it.
+            connection.close()
         if received is None:
             yield None
         else:

@@ -6,6 +6,7 @@ it; the files are then written into a directory of our own that overlayfs lays a
 """
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -175,7 +176,8 @@ class Rootfs:
         """Unmount and delete all of it; what was never made is passed over."""
         for mounted in kernel.mounts_below(self.base):
             _unmount(mounted)
-        trees.remove_tree(self.base)
+        with contextlib.suppress(FileNotFoundError):
+            trees.remove_tree(self.base)
 
 
 def fits(image: Path, inputs: Sequence[InputFile], cwd: str) -> bool:
@@ -211,7 +213,9 @@ def make_directory(directory: Path, *, exist_ok: bool = False) -> None:
 def _unmount(target: Path) -> None:
     try:
         kernel.unmount(target)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return  # somebody else who may remove it was faster
         # A process that just died may still hold it; it goes with the last reference.
         kernel.unmount(target, lazy=True)
 
@@ -330,5 +334,9 @@ def _look(root: int, parents: Sequence[str], name: str) -> tuple[str, str]:
         return ("directory" if stat.S_ISDIR(mode) else "file"), ""
     except FileNotFoundError:
         return "missing", ""
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise InputRefusedError(f"{name[:64]!r}…: too long for the name of a file") from None
     finally:
         os.close(directory)

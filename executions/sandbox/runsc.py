@@ -1,4 +1,4 @@
-"""The only caller of the runsc binary: boots a sandbox, names the command that executes in it."""
+"""The only caller of the runsc binary: boots a sandbox and opens the shell that waits in it."""
 
 import contextlib
 import json
@@ -25,8 +25,12 @@ SAID_BYTES = 1 << 16
 # from its first moment. The shell is the host's busybox and the script is fixed.
 _ENTER = 'for door in $1; do echo 0 > "$door" || exit 125; done; shift; exec "$@"'
 
-# The same for the command's client; its exit code goes to descriptor 3, whoever reads that.
-_REPORT = 'for door in $1; do echo 0 > "$door" || exit 125; done; shift; "$@" 3>&-; echo $? >&3'
+# The same for the command's client. Its exit code goes to descriptor 3, and so does what the shell
+# itself has to say: that its client was killed, which a code alone doesn't tell from the program's.
+_REPORT = (
+    'exec 4>&2 2>&3; for door in $1; do echo 0 > "$door" || exit 125; done; shift; '
+    '(exec "$@" 2>&4 3>&- 4>&-); echo $? >&3'
+)
 
 
 class RunscError(SandboxError):

@@ -144,7 +144,9 @@ class Sandbox:
         """
         assert self._shell is not None  # noqa: S101 (it was booted)
         assert self._kernel is not None  # noqa: S101
-        self._base.rename(directory / self.id)
+        moved = directory / self.id
+        self._base.rename(moved)
+        self._base, self._rootfs = moved, Rootfs(moved)
         send_shell(connection, self.id.encode(), self._shell, self._kernel)
         self.let_go()
 
@@ -213,10 +215,28 @@ class Sandbox:
 
     def _died(self, returncode: int | None) -> bool:
         """Whether the sandbox's kernel is dead, once `runsc exec` has ended."""
+        return self._ended(DYING_SECS if returncode in (None, RUNSC_FAILED) else 0)
+
+    def _ended(self, within_secs: float) -> bool:
         assert self._kernel is not None  # noqa: S101 (it was booted)
         poll = select.poll()
         poll.register(self._kernel, select.POLLIN)
-        return bool(poll.poll(DYING_SECS * 1000 if returncode in (None, RUNSC_FAILED) else 0))
+        return bool(poll.poll(within_secs * 1000))
+
+    def is_dead(self) -> bool:
+        """Whether its kernel was killed while it was idle. What is frozen dies only when thawed.
+
+        Fields: see proc_pid_status(5).
+        """
+        if self._kernel is None or self._ended(0):
+            return True
+        with contextlib.suppress(OSError):
+            told = Path(f"/proc/self/fdinfo/{self._kernel}").read_text()
+            pid = int(_field(told, "Pid"))
+            status = Path(f"/proc/{pid}/status").read_text()
+            pending = int(_field(status, "ShdPnd"), 16) | int(_field(status, "SigPnd"), 16)
+            return bool(pending & 1 << signals.SIGKILL - 1)
+        return True
 
     def kill(self) -> None:
         """End every process in it and reap them. /output stands still from now on."""
@@ -243,6 +263,11 @@ class Sandbox:
         self._rootfs.remove()
 
 
+def _field(text: str, name: str) -> str:
+    """The value of a line `name: value`."""
+    return text.partition(f"{name}:")[2].split()[0]
+
+
 def _result(
     captured: Captured,
     *,
@@ -262,10 +287,10 @@ def _result(
         end = End.OUTPUT_LIMIT
     elif captured.stop is Stop.INTERRUPTED:
         end = End.INTERRUPTED
+    elif out_of_memory and (lost or captured.returncode is None):
+        end, exit_code, signal = End.OUT_OF_MEMORY, 137, 9
     elif lost:
-        end = End.OUT_OF_MEMORY if out_of_memory else End.BROKEN
-        exit_code, signal = (137, 9) if out_of_memory else (None, None)
-        detail = "" if out_of_memory else "the sandbox's kernel died"
+        end, detail = End.BROKEN, "the sandbox's kernel died"
     elif captured.returncode is None:
         end, detail = End.BROKEN, "the client of the sandbox was killed"
     elif captured.returncode > 128 and captured.returncode - 128 in FATAL_SIGNALS:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from executions.sandbox import processes
 from executions.sandbox.reaping import know_session
 
-CODE_BYTES = 16
+CODE_BYTES = 256
 STDERR = 2
 
 
@@ -22,7 +22,7 @@ class Shell:
     stdout: int
     stderr: int
     status: int
-    """Gives the command's exit code in decimal, or ends without: then its client was killed."""
+    """Gives the command's exit code in decimal; anything else means that its client was killed."""
     pid: int
 
     def go(self) -> None:
@@ -39,7 +39,7 @@ class Shell:
     def exit_code(self) -> int | None:
         """After `status` has become readable. None when the client was killed."""
         code = os.read(self.status, CODE_BYTES).strip()
-        return int(code) if code else None
+        return int(code) if code.isdigit() else None
 
     def close(self) -> None:
         for descriptor in (self.stdin, self.stdout, self.stderr, self.status):
