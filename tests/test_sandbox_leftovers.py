@@ -134,7 +134,7 @@ def failing() -> InputFile:
     [
         ([file("a"), file("bin")], "'bin': the image has a directory there"),
         ([file("a/b"), file("proc/x")], "/proc is reserved"),
-        ([file("x" * 300)], "File name too long"),
+        ([file("x" * 300)], "too long for the name of a file"),
     ],
 )
 def test_inputs_that_cannot_be_placed_are_named(
