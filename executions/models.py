@@ -70,9 +70,6 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
         """The executions that `user` may see: their own."""
         return self.filter(owner_id=user.pk)
 
-    def unfinished(self) -> Self:
-        return self.filter(status__in=UNFINISHED)
-
 
 class Execution(models.Model):
     """A command in an image: what was asked, under which limits, and how it ended.

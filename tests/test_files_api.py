@@ -11,10 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
-from hypothesis import given
-from hypothesis import strategies as st
 
-from filestore.api.ranges import ByteRange, Unsatisfiable, byte_range, unchanged
 from filestore.models import Blob, StoredFile
 from tests.fixtures_storage import StorageUnderTest
 
@@ -398,27 +395,3 @@ def test_contents_that_vanished_from_the_storage_are_not_blamed_on_the_client(
     upload(client, "a", b"x")
     (Path(disk.place) / Blob.objects.get().name).unlink()
     refused(client.get("/files?path=a"), 503, "contents_gone")
-
-
-# ── Ranges as values ─────────────────────────────────────────────────────────────────────────────
-
-
-@given(
-    st.text(max_size=40) | st.from_regex(r"bytes=[0-9]*-[0-9]*", fullmatch=True), st.integers(0, 99)
-)
-def test_whatever_range_is_asked_for_the_part_lies_inside_the_file(header: str, size: int) -> None:
-    try:
-        found = byte_range(header, None, size=size, etag='"e"')
-    except Unsatisfiable:
-        return
-    assert found is None or (found.start >= 0 and 0 < found.length <= size - found.start)
-
-
-def test_an_endless_number_is_not_parsed() -> None:
-    assert byte_range(f"bytes={'9' * 100_000}-", None, size=5, etag='"e"') is None
-    assert byte_range("bytes=1-" + "9" * 18, None, size=5, etag='"e"') == ByteRange(1, 4)
-
-
-@pytest.mark.parametrize("header", [None, "", "e", '"x"', 'W/"x"', '"'])
-def test_other_etags_are_no_match(header: str | None) -> None:
-    assert not unchanged(header, '"e"')

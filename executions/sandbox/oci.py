@@ -3,7 +3,6 @@
 Source: github.com/opencontainers/runtime-spec, config.md.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -176,7 +175,7 @@ def sandbox(
 
 
 def shell() -> dict[str, Any]:
-    """process.json for `runsc exec`: the shell that waits for its command.
+    """shell.json for `runsc exec`: the shell that waits for its command.
 
     runsc adds HOME, as the image's /etc/passwd has it for this user.
     """
@@ -220,10 +219,6 @@ def _quoted(words: Sequence[str]) -> str:
 def _assignment(pair: str) -> str:
     name, _, value = pair.partition("=")
     return f"{name}={shlex.quote(value)}"
-
-
-def as_json(config: dict[str, Any]) -> str:
-    return json.dumps(config)
 
 
 def _no_capabilities() -> dict[str, list[str]]:

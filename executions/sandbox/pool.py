@@ -209,10 +209,13 @@ class Pool:
             raise
 
     def status(self) -> dict[str, int]:
+        # The other thread may change both while they are looked at: copies.
         counts = self._stock.counts()
-        unasked = sum(self._pin_counts[name] for name, due in self._pins.items() if due == 0.0)
+        unasked = sum(
+            self._pin_counts[name] for name, due in list(self._pins.items()) if due == 0.0
+        )
         missing = unasked + sum(
-            max(0, number - counts[kind]) for kind, number in self._pinned.items()
+            max(0, number - counts[kind]) for kind, number in list(self._pinned.items())
         )
         # No more than fit are ever kept.
         missing = min(missing, max(0, self._bounds.size - counts.total()))

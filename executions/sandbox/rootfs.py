@@ -97,7 +97,7 @@ class Rootfs:
         self._mount(image)
 
     def _make_cwd(self, place: Place) -> None:
-        """Beneath a mount of the sandbox the command's wrapper makes it (see oci.py)."""
+        """Beneath a mount of the sandbox the command's script makes it (see oci.py)."""
         if place.kind == "missing" and place.parts[0] not in MOUNT_POINTS:
             with _directory(self.layer, place.parts):
                 pass
