@@ -63,7 +63,10 @@ def run(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
-        os.waitpid(shell.pid, 0)
+        # All of its group that are, or become, our children.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-shell.pid, 0)
         shell.close()
 
 

@@ -15,7 +15,6 @@ from django.test.utils import CaptureQueriesContext
 from executions import hosts, services, workers
 from executions.models import Execution, new_exec_id
 from executions.runner import Runner
-from executions.sandbox import kernel
 from executions.sandbox.spec import Limits
 from filestore import services as filestore
 from tests.test_pool import REFERENCE, PoolHouse, house
@@ -71,7 +70,6 @@ def submit(owner: User, *files: str) -> str:
 @pytest.fixture
 def runner(house: PoolHouse, anonymous: User) -> Runner:
     hosts.started(host_id=HOST, name="here", workers=1, runsc_version="1")
-    kernel.become_subreaper()
     from executions.sandbox.images import ImageStore
 
     images = ImageStore(house.home / "images", size_limit=1 << 30, pull_timeout=30, tag_ttl=300)

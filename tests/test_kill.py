@@ -52,7 +52,14 @@ def client() -> Iterator[ThreadPoolExecutor]:
 
 def named(stack: Stack, name: str) -> list[psutil.Process]:
     found = psutil.Process(stack.pid).children(recursive=True)
-    return [process for process in found if process.name() == name]
+    return [process for process in found if name_of(process) == name]
+
+
+def name_of(process: psutil.Process) -> str:
+    """Empty when it has ended meanwhile, as others do while some are killed."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 def worker_of(stack: Stack, exec_id: str) -> psutil.Process:

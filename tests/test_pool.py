@@ -96,8 +96,7 @@ class PoolHouse(House):
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[PoolHouse]:
-    kernel.become_subreaper()
+def house(tmp_path: Path, subreaper: None) -> Iterator[PoolHouse]:
     home = new_home()
     (home / "workers").mkdir()
     host = make_host(home)

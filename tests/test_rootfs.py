@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -366,3 +367,20 @@ def test_a_link_in_place_of_a_mount_point_is_removed_and_not_followed(
     (base / "root").symlink_to(canary)
     (base / "output").symlink_to(canary)
     Rootfs(base).remove()
+
+
+def test_two_who_remove_it_at_once_leave_nothing(tmp_path: Path) -> None:
+    """Who gave a sandbox away too late, and who it was given to."""
+    image = tmp_path / "image"
+    image.mkdir()
+    for number in range(5):
+        base = tmp_path / f"sandbox-{number}"
+        base.mkdir()
+        rootfs = Rootfs(base)
+        rootfs.compose(image, [file(f"d{n}/e/f{n}") for n in range(60)], "/", {})
+        rootfs.make_output(1 << 20, 16, 65534)
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(Rootfs(base).remove) for _ in range(2)]:
+                done.result()
+        assert not base.exists()
+        assert kernel.mounts_below(base) == []

@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,12 +23,16 @@ from executions.sandbox.spec import InputFile, SandboxError
 
 MOUNT_POINTS = ("proc", "dev", "sys", "tmp", "output")
 RESERVED = frozenset({"proc", "dev", "sys", "output"})
+REMOVALS = 50
+"""Looks, 10 ms apart, at a directory that somebody else may be removing."""
 LOOKED_AT = frozenset({"etc"})
 """Where runsc has searched /etc/passwd for a home directory when the sandbox's shell was opened."""
 MOST_LINKS = 40
 """As Linux' own limit, see path_resolution(7)."""
 MOST_BINDS = 64
 """Files under /tmp are mounts of their own: a hundred boot well, four hundred don't."""
+
+_VANISHED = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY})
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -173,11 +178,22 @@ class Rootfs:
         kernel.mount("boxer", self.output, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
 
     def remove(self) -> None:
-        """Unmount and delete all of it; what was never made is passed over."""
-        for mounted in kernel.mounts_below(self.base):
-            _unmount(mounted)
-        with contextlib.suppress(FileNotFoundError):
-            trees.remove_tree(self.base)
+        """Unmount and delete all of it; what was never made is passed over.
+
+        Two may do it at once: who gave a sandbox away too late, and who it was given to. Each sees
+        things vanish beneath it, and looks again until nothing is there.
+        """
+        for attempt in range(REMOVALS):
+            try:
+                for mounted in kernel.mounts_below(self.base):
+                    _unmount(mounted)
+                trees.remove_tree(self.base)
+            except OSError as error:
+                if error.errno not in _VANISHED or attempt == REMOVALS - 1:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
 
 def fits(image: Path, inputs: Sequence[InputFile], cwd: str) -> bool:
