@@ -238,7 +238,8 @@ class Pool:
                 elif self._calm():
                     self._stock.add(self._boot(kind))
                 else:
-                    self._stopping.wait(CALM_SECS / 2)
+                    # The end of a run wakes it; calm has to be looked for.
+                    self._work.wait(MOST_PATIENCE_SECS / 2 if self._runs else CALM_SECS / 2)
             except Exception:
                 logger.exception("keeping sandboxes warm")
                 self._stopping.wait(RETRY_SECS)
