@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
 
@@ -74,7 +75,7 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
 class Execution(models.Model):
     """A command in an image: what was asked, under which limits, and how it ended.
 
-    `status` is written by executions/services.py alone.
+    `status` is written by what executions/services.py offers, alone.
     """
 
     exec_id = models.CharField(max_length=32, unique=True, default=new_exec_id, editable=False)
@@ -88,6 +89,16 @@ class Execution(models.Model):
     files = ArrayField(models.TextField(), default=list)
     network = models.CharField(max_length=8, choices=Network, default=Network.NONE)
     persist = models.BooleanField(default=False)
+    outputs = ArrayField(
+        models.TextField(), null=True, help_text="Paths below /output to keep; all when null."
+    )
+    labels = models.JSONField(default=dict, help_text="Short strings by name.")
+    priority = models.SmallIntegerField(default=0, help_text="Higher first, among one's own.")
+    callback_url = models.CharField(max_length=2048, blank=True, default="")
+    expires_at = models.DateTimeField(null=True, help_text="Not started after that.")
+    rerun_of = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="reruns", db_index=False
+    )
 
     cpu_cores = models.FloatField()
     memory_mb = models.PositiveIntegerField(help_text="MiB.")
@@ -102,6 +113,9 @@ class Execution(models.Model):
     error = models.TextField(blank=True, default="", help_text="What went wrong with infra_error.")
     error_code = models.CharField(max_length=32, blank=True, default="")
     image_digest = models.CharField(max_length=128, blank=True, default="")
+    runsc_version = models.CharField(max_length=64, blank=True, default="")
+    platform = models.CharField(max_length=16, blank=True, default="", help_text="Of runsc.")
+    cancel_requested_at = models.DateTimeField(null=True)
 
     message_id = models.BigIntegerField(null=True, help_text="Its row in django-q2's queue.")
     attempts = models.PositiveSmallIntegerField(default=0, help_text="How often it was claimed.")
@@ -118,6 +132,11 @@ class Execution(models.Model):
     wall_ms = models.PositiveIntegerField(null=True, help_text="The command, start to end.")
     cpu_ms = models.PositiveIntegerField(null=True)
     max_memory_bytes = models.PositiveBigIntegerField(null=True)
+    net_sent_bytes = models.PositiveBigIntegerField(null=True)
+    net_received_bytes = models.PositiveBigIntegerField(null=True)
+    net_refused = models.PositiveBigIntegerField(
+        null=True, help_text="Connections that the network's rules refused."
+    )
     left_out = models.JSONField(
         default=list, help_text="What lay in /output and wasn't stored: path and reason."
     )
@@ -126,8 +145,19 @@ class Execution(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        permissions = [
+            ("view_all", "Can see everybody's executions"),
+            ("manage_all", "Can cancel, repeat and delete everybody's executions"),
+            ("use_host_network", "Can run with the host's network"),
+        ]
         indexes = [
             models.Index(fields=["owner", "-id"], name="executions_of_an_owner"),
+            GinIndex(fields=["labels"], opclasses=["jsonb_path_ops"], name="executions_by_label"),
+            models.Index(
+                fields=["rerun_of"],
+                condition=Q(rerun_of__isnull=False),
+                name="repetitions",
+            ),
             models.Index(
                 fields=["status"],
                 condition=Q(status__in=["queued", "pulling", "running"]),
@@ -171,3 +201,15 @@ class ExecutionOutput(models.Model):
 
     def __str__(self) -> str:
         return f"output of {self.execution_id}"
+
+
+class ExecutionStdin(models.Model):
+    """What the program reads, where the request gave something."""
+
+    execution = models.OneToOneField(
+        Execution, on_delete=models.CASCADE, primary_key=True, related_name="stdin"
+    )
+    data = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"stdin of {self.execution_id}"

@@ -104,6 +104,7 @@ class StoredFile(models.Model):
     objects = StoredFileQuerySet.as_manager()
 
     class Meta:
+        permissions = [("view_all", "Can see everybody's files")]
         constraints = [
             models.UniqueConstraint(
                 fields=["owner", "path_sha256"], name="one_file_per_owner_and_path"

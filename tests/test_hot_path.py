@@ -13,6 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from executions import hosts, services, workers
+from executions.actor import Actor
 from executions.models import Execution, new_exec_id
 from executions.runner import Runner
 from executions.sandbox.spec import Limits
@@ -63,7 +64,7 @@ def submit(owner: User, *files: str) -> str:
     request = services.RunRequest(
         exec_id, REFERENCE, ("echo", "hi"), (), "/", files, "none", False, limits
     )
-    services.submit(owner_id=owner.pk, request=request)
+    services.submit(actor=Actor(owner.pk, owner.username), request=request)
     return exec_id
 
 

@@ -24,7 +24,13 @@ LAYERS = {
     "runner": 4,
     "keeper": 4,
     "services": 3,
+    "submission": 3,
+    "lifecycle": 3,
+    "healing": 3,
+    "inputs": 3,
+    "messages": 3,
     "models": 2,
+    "actor": 1,
     "errors": 1,
 }
 SANDBOX = "executions.sandbox"

@@ -14,6 +14,7 @@ from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 
 from executions import hosts, services
+from executions.actor import Actor
 from executions.errors import InputNotFound, NetworkUnavailable, NoWorker, QueueFull
 from executions.models import Execution, Outcome, Status, WorkerHost, new_exec_id
 from executions.sandbox.spec import Limits
@@ -51,7 +52,7 @@ def host() -> None:
 def submit(anonymous: User, host: None) -> Callable[..., str]:
     def submit(**changes: object) -> str:
         asked = request(**changes)
-        services.submit(owner_id=anonymous.pk, request=asked)
+        services.submit(actor=Actor(anonymous.pk, anonymous.username), request=asked)
         return asked.exec_id
 
     return submit
@@ -73,16 +74,16 @@ def test_a_run_and_its_message_commit_together(submit: Callable[..., str]) -> No
 
 def test_without_a_live_worker_nothing_is_accepted(anonymous: User) -> None:
     with pytest.raises(NoWorker):
-        services.submit(owner_id=anonymous.pk, request=request())
+        services.submit(actor=Actor(anonymous.pk, anonymous.username), request=request())
     hosts.started(host_id=HOST, name="here", workers=1, runsc_version="1")
     WorkerHost.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
     with pytest.raises(NoWorker):
-        services.submit(owner_id=anonymous.pk, request=request())
+        services.submit(actor=Actor(anonymous.pk, anonymous.username), request=request())
     hosts.alive(host_id=HOST)
-    services.submit(owner_id=anonymous.pk, request=request())
+    services.submit(actor=Actor(anonymous.pk, anonymous.username), request=request())
     hosts.stopped(host_id=HOST)
     with pytest.raises(NoWorker):
-        services.submit(owner_id=anonymous.pk, request=request())
+        services.submit(actor=Actor(anonymous.pk, anonymous.username), request=request())
     assert Execution.objects.count() == OrmQ.objects.count() == 1
 
 

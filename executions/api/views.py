@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import cast
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
@@ -13,6 +12,7 @@ from psycopg_pool import PoolTimeout
 from rest_framework.request import Request
 
 from executions import notifications, services
+from executions.actor import Actor
 from executions.api import schema
 from executions.api.answers import answer
 from executions.api.asynchronous import AsyncViewSet, in_thread
@@ -49,7 +49,7 @@ class RunViewSet(AsyncViewSet):
         """Everything up to the commit; seconds that the run may take until it must have ended."""
         self.initial(request)
         asked = RunRequestSerializer(data=request.data).run_request(exec_id)
-        services.submit(owner_id=cast(int, request.user.pk), request=asked)
+        services.submit(actor=Actor.of(request), request=asked)
         pulling: int = settings.BOXER_PULL_TIMEOUT_SECS
         queued: int = settings.BOXER_QUEUE_WAIT_SECS
         return queued + pulling + asked.limits.wall_clock_secs + AROUND_SECS

@@ -1,0 +1,55 @@
+"""The contents that a run's input paths meant when it was submitted: held, and let go."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from executions.errors import InputNotFound
+from executions.models import Execution, ExecutionInput
+from filestore import services as filestore
+from filestore.errors import FileMissing
+
+
+def hold_inputs(*, owner_id: int, exec_id: str, paths: Sequence[str]) -> None:
+    """Tie the run to the contents that its paths mean now."""
+    try:
+        files = filestore.references(owner_id=owner_id, paths=paths)
+    except FileMissing as missing:
+        raise InputNotFound(missing.message, fields={"files": list(missing.paths)}) from missing
+    execution_id = Execution.objects.values_list("pk", flat=True).get(exec_id=exec_id)
+    ExecutionInput.objects.bulk_create(
+        ExecutionInput(
+            execution_id=execution_id,
+            path=file.path,
+            sha256=file.blob.sha256,
+            size=file.blob.size,
+            blob=file.blob,
+        )
+        for file in files
+    )
+
+
+def release_inputs(execution: Execution) -> None:
+    """Unless they are to persist: delete what the run was given, and let go of its contents.
+
+    A path that means something else by now, or was uploaded anew, is left alone.
+    """
+    if execution.persist:
+        return
+    held = execution.inputs.exclude(blob=None).order_by("pk").values_list("path", "blob_id")
+    for path, blob_id in held:
+        filestore.unlink(
+            owner_id=execution.owner_id,
+            path=path,
+            blob_id=blob_id,
+            stored_before=execution.created_at,
+        )
+    let_go(execution.inputs.all())
+
+
+def let_go(inputs: QuerySet[ExecutionInput]) -> None:
+    blobs = list(inputs.exclude(blob=None).values_list("blob_id", flat=True).distinct())
+    inputs.update(blob=None)
+    transaction.on_commit(partial(filestore.discard_blobs, blob_ids=blobs), robust=True)
