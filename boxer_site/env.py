@@ -1,4 +1,4 @@
-"""Typed readers of environment variables; a bad value names its variable."""
+"""Typed readers of environment variables and of the files they name; a bad value names itself."""
 
 import ipaddress
 import os
@@ -21,15 +21,36 @@ def bad(name: str, value: str, wanted: str) -> ImproperlyConfigured:
     return ImproperlyConfigured(f"{name}={value!r}: {wanted}")
 
 
+def given(name: str) -> str:
+    """The value of `name`, or what the file that `{name}_FILE` names holds; empty for neither.
+
+    A secret in a file is seen by who may read it, one in the environment by whatever shows the
+    environment of a process. Both at once is an error, since one of them would be ignored.
+    """
+    value = os.environ.get(name, "").strip()
+    file = os.environ.get(f"{name}_FILE", "").strip()
+    if not file:
+        return value
+    if value:
+        raise ImproperlyConfigured(f"{name} and {name}_FILE: only one of them may be given")
+    try:
+        content = Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(f"{name}_FILE={file!r}: can't be read: {error}") from None
+    if not content:
+        raise ImproperlyConfigured(f"{name}_FILE={file!r}: the file is empty")
+    return content
+
+
 def text(name: str, default: str = "", *, choices: tuple[str, ...] = ()) -> str:
-    value = os.environ.get(name, "").strip() or default
+    value = given(name) or default
     if choices and value not in choices:
         raise bad(name, value, f"must be one of {', '.join(choices)}")
     return value
 
 
 def boolean(name: str, default: bool) -> bool:
-    value = os.environ.get(name, "").strip().lower()
+    value = given(name).lower()
     if not value:
         return default
     if value in TRUE:
@@ -45,7 +66,7 @@ N = TypeVar("N", int, float)
 def _number(
     convert: Callable[[str], N], kind: str, name: str, default: N, minimum: N, maximum: N | None
 ) -> N:
-    raw = os.environ.get(name, "").strip()
+    raw = given(name)
     if not raw:
         return default
     try:
@@ -68,7 +89,7 @@ def decimal(name: str, default: float, *, minimum: float, maximum: float | None 
 
 def words(name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
     """A list separated by commas or white space."""
-    value = os.environ.get(name, "").replace(",", " ").split()
+    value = given(name).replace(",", " ").split()
     return tuple(value) or default
 
 

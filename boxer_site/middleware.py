@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgiref.sync import sync_to_async
+from csp.middleware import CSPMiddleware
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -44,6 +45,10 @@ class _Inline:
 
 class Security(_Inline, SecurityMiddleware):
     pass
+
+
+class ContentPolicy(_Inline, CSPMiddleware):
+    """Says on every answer what a page may load; a view that says so itself is left alone."""
 
 
 def _host_of(origin: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
-from boxer_site import env
+from boxer_site import env, page_policy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -18,6 +18,8 @@ if len(os.fsencode(BOXER_HOME)) > 76:
     raise ImproperlyConfigured(f"BOXER_HOME={BOXER_HOME}: must not be longer than 76 bytes")
 BOXER_LISTEN = env.listen("BOXER_LISTEN", "127.0.0.1:8080")
 BOXER_ANONYMOUS_ANYWHERE = env.boolean("BOXER_ANONYMOUS_ANYWHERE", False)
+BOXER_HTTPS = env.boolean("BOXER_HTTPS", False)
+BOXER_HSTS_SECS = env.integer("BOXER_HSTS_SECS", 31536000, minimum=0)
 # Which start of the workers a process belongs to; `up` and `worker` tell their parts.
 BOXER_WORKER_HOST_ID = env.text("BOXER_WORKER_HOST_ID")
 
@@ -65,6 +67,21 @@ BOXER_QUEUE_LIMIT = env.integer("BOXER_QUEUE_LIMIT", 1000)
 BOXER_QUEUE_WAIT_SECS = env.integer("BOXER_QUEUE_WAIT_SECS", 300)
 BOXER_PULL_TIMEOUT_SECS = env.integer("BOXER_PULL_TIMEOUT_SECS", 600)
 BOXER_TAG_TTL_SECS = env.integer("BOXER_TAG_TTL_SECS", 300, minimum=0)
+BOXER_SECRET_ENV_PATTERN = env.words(
+    "BOXER_SECRET_ENV_PATTERN",
+    (
+        "*PASSWORD*",
+        "*PASSWD*",
+        "*PASSPHRASE*",
+        "*SECRET*",
+        "*TOKEN*",
+        "*CREDENTIAL*",
+        "*APIKEY*",
+        "*_KEY",
+        "*_DSN",
+        "DATABASE_URL",
+    ),
+)
 
 # ── Secrets ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,9 +201,11 @@ INSTALLED_APPS = [
     "boxer_site",
     "filestore",
     "executions",
+    "executions.sealed",
 ]
 MIDDLEWARE = [
     "boxer_site.middleware.Security",
+    "boxer_site.middleware.ContentPolicy",
     "boxer_site.middleware.KnownOrigin",
     "boxer_site.static.StaticFilesMiddleware",
     "boxer_site.middleware.Session",
@@ -219,7 +238,30 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 # The web server has refused larger bodies already (boxer_site/asgi.py); files stream to disk.
 DATA_UPLOAD_MAX_MEMORY_SIZE = None
-SILENCED_SYSTEM_CHECKS: list[str] = []
+SILENCED_SYSTEM_CHECKS = [
+    # They look for the names of Django's own classes; boxer_site/middleware.py derives from those.
+    "security.W001",
+    "security.W002",
+    "security.W003",
+    # Other names of the operator's domain, and lists of browsers, aren't ours to bind.
+    "security.W005",
+    "security.W021",
+    # They ask for what each setting below gives once BOXER_HTTPS is set, and not before: on plain
+    # http a browser would never send such a cookie back.
+    *([] if BOXER_HTTPS else page_policy.CHECKS_OF_HTTPS),
+]
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": page_policy.STRICT}
+
+# A proxy in front of us speaks TLS and tells so; whatever came without is sent there. What asks
+# for our health asks us directly.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BOXER_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOXER_HTTPS else None
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_HSTS_SECONDS = BOXER_HSTS_SECS if BOXER_HTTPS else 0
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 
 LOG_LEVEL = env.text("BOXER_LOG_LEVEL", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING = {

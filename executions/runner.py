@@ -13,6 +13,7 @@ from django.db import InterfaceError, OperationalError, connections
 
 from executions import services, workers
 from executions.cluster.primitives import PipeEvent
+from executions.errors import BoxerError
 from executions.host import pool_is_used, pool_socket, sandbox_host
 from executions.image_store import image_store
 from executions.models import Execution, Outcome
@@ -28,6 +29,7 @@ from executions.sandbox.spec import (
     RunSpec,
     SandboxError,
 )
+from executions.sealed import services as sealed
 from executions.services import Ending
 from filestore import services as filestore
 from filestore.errors import FilestoreError
@@ -109,7 +111,7 @@ class Runner:
         """How it ended; None when somebody else has ended it meanwhile."""
         try:
             return self._prepare_and_execute(execution, tidying)
-        except (SandboxError, FilestoreError) as error:
+        except (SandboxError, FilestoreError, BoxerError) as error:
             logger.warning("%s: %s", execution.exec_id, error)
             return _failed(str(error), error.code)
         except Exception as error:
@@ -171,7 +173,16 @@ class Runner:
         return sandbox
 
     def _execute(self, execution: Execution, sandbox: Sandbox, image: Image) -> Ending:
-        result = sandbox.execute(_spec(execution), image.env, interrupt=self.interrupted.fileno())
+        env = _insist(
+            partial(
+                sealed.opened,
+                execution_id=execution.pk,
+                exec_id=execution.exec_id,
+                env=execution.env,
+            )
+        )
+        interrupt = self.interrupted.fileno()
+        result = sandbox.execute(_spec(execution, env), image.env, interrupt=interrupt)
         left_out: list[dict[str, str]] = []
         if execution.persist:
             sandbox.kill()
@@ -183,11 +194,11 @@ def _failed(error: str, code: str) -> Ending:
     return Ending(outcome=Outcome.INFRA_ERROR, error=error, error_code=code)
 
 
-def _spec(execution: Execution) -> RunSpec:
+def _spec(execution: Execution, env: Sequence[str]) -> RunSpec:
     return RunSpec(
         exec_id=execution.exec_id,
         cmd=tuple(execution.cmd),
-        env=tuple(execution.env),
+        env=tuple(env),
         cwd=execution.cwd,
         network=execution.network,
         limits=Limits(

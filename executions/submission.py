@@ -12,6 +12,7 @@ from executions.inputs import hold_inputs
 from executions.messages import enqueue
 from executions.models import Execution, Network
 from executions.sandbox.spec import Limits
+from executions.sealed import services as sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,14 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
         raise NetworkUnavailable("network 'sandbox' is not available on this installation")
     _check_capacity()
     with transaction.atomic():
-        Execution.objects.bulk_create(
+        [execution] = Execution.objects.bulk_create(
             [
                 Execution(
                     exec_id=request.exec_id,
                     owner_id=actor.user_id,
                     image=request.image,
                     cmd=list(request.cmd),
-                    env=list(request.env),
+                    env=sealed.masked(request.env),
                     cwd=request.cwd,
                     files=list(request.files),
                     network=request.network,
@@ -59,6 +60,7 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
                 )
             ]
         )
+        sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
         if request.files:
             hold_inputs(owner_id=actor.user_id, exec_id=request.exec_id, paths=request.files)
 

@@ -66,6 +66,18 @@ def anchors(document: str) -> set[str]:
     return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def has_test(name: str) -> bool:
+    """Whether there is the file of tests, and the function in it that `file::function` names."""
+    file, _, function = name.partition("::")
+    if not (ROOT / file).is_file():
+        return False
+    if not function:
+        return True
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    defined = {n.name for n in ast.walk(ast.parse(read(file))) if isinstance(n, kinds)}
+    return function in defined
+
+
 # ── Source ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -156,3 +156,66 @@ def test_each_setting_stops_the_start_and_names_itself(name: str, given: str) ->
     assert done.returncode == 1
     assert done.stderr.startswith(f"boxer: {name}")
     assert "Traceback" not in done.stderr
+
+
+# ── Values in files ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_any_value_can_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    monkeypatch.setenv(f"{NAME}_FILE", str(file))
+    file.write_text("7\n")
+    assert env.text(NAME) == "7"
+    assert env.integer(NAME, 1) == 7
+    assert env.decimal(NAME, 1.0, minimum=0) == 7.0
+    assert env.words(NAME) == ("7",)
+    file.write_text(" yes\n")
+    assert env.boolean(NAME, False) is True
+    file.write_text("postgresql://me:secret@db/boxer\n")
+    assert (env.database(NAME) or {})["PASSWORD"] == "secret"
+
+
+def test_a_value_and_its_file_are_not_given_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "value").write_text("from the file")
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "value"))
+    monkeypatch.setenv(NAME, "given")
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME} and {NAME}_FILE: only one") as raised:
+        env.text(NAME)
+    assert "from the file" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "can't be read"), ("\n", "is empty")])
+def test_a_file_that_holds_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, why: str
+) -> None:
+    if content is not None:
+        (tmp_path / "value").write_text(content)
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "value"))
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}_FILE=.*{why}"):
+        env.text(NAME, "default")
+
+
+def test_the_settings_take_their_secrets_of_files(tmp_path: Path) -> None:
+    secrets = {
+        "BOXER_SECRET_KEY": "the-key",
+        "DATABASE_URL": "postgresql://me:db-secret@127.0.0.1:1/boxer",
+        "BOXER_S3_SECRET_KEY": "s3-secret",
+    }
+    given = {"BOXER_STORAGE": "s3", "BOXER_S3_BUCKET": "b", "BOXER_S3_ACCESS_KEY": "a"}
+    for name, value in secrets.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        given[f"{name}_FILE"] = str(tmp_path / name)
+    show = (
+        "from boxer_site import settings as s; print(s.SECRET_KEY, s.BOXER_EMBEDDED_POSTGRES, "
+        "s.DATABASES['default']['PASSWORD'], s.STORAGES['default']['OPTIONS']['secret_key'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", show],
+        env={**os.environ, "BOXER_HOME": str(HOME), **given},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    assert done.stdout == "the-key False db-secret s3-secret\n", done.stderr
