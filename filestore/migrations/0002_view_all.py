@@ -4,14 +4,13 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('filestore', '0001_initial'),
+        ("filestore", "0001_initial"),
     ]
 
     operations = [
         migrations.AlterModelOptions(
-            name='storedfile',
-            options={'permissions': [('view_all', "Can see everybody's files")]},
+            name="storedfile",
+            options={"permissions": [("view_all", "Can see everybody's files")]},
         ),
     ]
