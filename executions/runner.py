@@ -289,9 +289,11 @@ def start(*, host_id: str) -> Runner:
     """Make this process a worker."""
     global _current  # noqa: PLW0603 (one per process, made after its fork)
     worker = workers.register(settings.BOXER_HOME, host_id)
+    host = sandbox_host(worker.directory)
+    host.runsc.speaks_control()  # asked now, not on the path of the first run
     _current = Runner(
         worker,
-        sandbox_host(worker.directory),
+        host,
         image_store(),
         pool_socket() if pool_is_used() else None,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from executions.sandbox import kernel
+from executions.sandbox import control, kernel, runsc
 from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.images import ImageStore
 from executions.sandbox.runsc import Runsc
@@ -181,3 +181,12 @@ def house_without_cgroups(
     made = House(home, make_host(home, cgroups=False), busybox_rootfs, python_rootfs)
     yield made
     assert made.left() == []
+
+
+@pytest.fixture
+def exec_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As with a release that the control socket wasn't tried with."""
+    monkeypatch.setattr(control, "RELEASES", frozenset())
+    runsc._speaks_control.cache_clear()
+    yield
+    runsc._speaks_control.cache_clear()

@@ -105,12 +105,14 @@ def test_a_warm_run_starts_no_process_and_takes_few_queries(
     assert len(captured) <= 7, [query["sql"] for query in captured]
 
 
-def test_a_cold_run_starts_runsc_twice(house: PoolHouse, runner: Runner, anonymous: User) -> None:
+def test_a_cold_run_starts_runsc_once(house: PoolHouse, runner: Runner, anonymous: User) -> None:
     exec_id = submit(anonymous)
+    speaks_control = house.host.runsc.speaks_control()  # as a worker asks when it starts
     with processes() as started:
         runner.run(exec_id)
     assert not Execution.objects.get(exec_id=exec_id).warm
-    assert len(started) == 2, started
+    # `runsc exec`, where the control socket isn't known, is another.
+    assert len(started) == (1 if speaks_control else 2), started
 
 
 def test_a_run_looks_at_no_directory_of_the_image(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from executions.sandbox.runsc import exit_code
 from executions.sandbox.shell import Shell
 
 CHUNK = 1 << 16
@@ -25,7 +26,7 @@ class Stop(enum.Enum):
 class Captured:
     stop: Stop
     returncode: int | None
-    """None when the command was ended, or its client killed."""
+    """-N for signal N; None when the command was ended, or its client killed."""
     stdout: bytes
     stderr: bytes
     wall_secs: float
@@ -65,7 +66,7 @@ class Capture:
         wall = time.monotonic() - began
         code = None
         if stop is Stop.ENDED:
-            code = shell.exit_code()
+            code = exit_code(shell.told())
         else:
             self._drain()
             kill()

@@ -2,24 +2,42 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import select
+import signal as signals
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from executions.sandbox import processes
+from executions.sandbox import control, processes
+from executions.sandbox.control import ControlError
 from executions.sandbox.oci import READY
 from executions.sandbox.shell import Shell, spawn_shell
 from executions.sandbox.spec import SandboxError
 
+logger = logging.getLogger(__name__)
+
 BOOT_TIMEOUT_SECS = 30.0
 VERSION_TIMEOUT_SECS = 10.0
 SAID_BYTES = 1 << 16
+
+FATAL_SIGNALS = frozenset(range(1, 65)) - {
+    # These end no program (see signal(7)): 128 + 17 is a program's own exit code.
+    signals.SIGCHLD,
+    signals.SIGCONT,
+    signals.SIGSTOP,
+    signals.SIGTSTP,
+    signals.SIGTTIN,
+    signals.SIGTTOU,
+    signals.SIGURG,
+    signals.SIGWINCH,
+}
 
 # Enters the sandbox's cgroup, then becomes runsc: what runsc starts is born inside, the limits hold
 # from its first moment. The shell is the host's busybox and the script is fixed.
@@ -100,23 +118,37 @@ class Runsc:
             raise RunscError(f"booting a sandbox: runsc exited {code}: {tail(_read(said))}")
         return int(pid_file.read_text())
 
+    def speaks_control(self) -> bool:
+        """Whether its control socket is known (control.py); asked once in a process' life."""
+        return _speaks_control(self)
+
     def open_shell(
         self, sandbox_id: str, bundle: Path, process: dict[str, Any], *, doors: Sequence[str]
     ) -> Shell:
         """Execute a process that waits in a booted sandbox; returns when it has said oci.READY.
 
-        All that it takes on the host is in the cgroup, too. Raises RunscError, OSError.
+        What it takes on the host, if anything, is in the cgroup, too. Raises RunscError, OSError.
         """
-        process_file = bundle / "shell.json"
-        process_file.write_text(json.dumps(process))
-        command = [*self._flags("none"), "exec", f"--process={process_file}", sandbox_id]
-        shell = spawn_shell([self.busybox, "sh", "-c", _REPORT, "enter", " ".join(doors), *command])
+        shell = self._shell(sandbox_id, bundle, process, doors)
         try:
             _await_ready(shell)
         except BaseException:
             shell.close()
             raise
         return shell
+
+    def _shell(
+        self, sandbox_id: str, bundle: Path, process: dict[str, Any], doors: Sequence[str]
+    ) -> Shell:
+        if self.speaks_control():
+            try:
+                return control.open_shell(self._socket(sandbox_id), sandbox_id, process)
+            except ControlError as error:  # another release has been installed meanwhile?
+                logger.warning("sandbox %s: %s; using runsc exec", sandbox_id, error)
+        process_file = bundle / "shell.json"
+        process_file.write_text(json.dumps(process))
+        command = [*self._flags("none"), "exec", f"--process={process_file}", sandbox_id]
+        return spawn_shell([self.busybox, "sh", "-c", _REPORT, "enter", " ".join(doors), *command])
 
     def forget(self, sandbox_id: str) -> None:
         """Remove the state of a sandbox whose processes are gone."""
@@ -127,7 +159,10 @@ class Runsc:
     @staticmethod
     def _state_files(sandbox_id: str) -> Sequence[str]:
         name = f"{sandbox_id}_sandbox:{sandbox_id}"
-        return (f"{name}.state", f"{name}.lock", f"runsc-{sandbox_id}.sock")
+        return (f"{name}.state", f"{name}.lock", _socket_name(sandbox_id))
+
+    def _socket(self, sandbox_id: str) -> Path:
+        return self.state / _socket_name(sandbox_id)
 
     def _flags(self, network: str) -> list[str]:
         # Its cgroups are ours (cgroups.py); no overlay of its own, since the root is read-only.
@@ -139,6 +174,30 @@ class Runsc:
             "--ignore-cgroups",
             "--overlay2=none",
         ]
+
+
+def _socket_name(sandbox_id: str) -> str:
+    return f"runsc-{sandbox_id}.sock"
+
+
+@cache
+def _speaks_control(runsc: Runsc) -> bool:
+    try:
+        return control.is_spoken(runsc.version())
+    except RunscError:
+        return False
+
+
+def exit_code(told: bytes) -> int | None:
+    """What a shell's `status` told: an exit code, -N for signal N; None when it was killed.
+
+    `runsc exec` can't tell a signal from a program that exits with 128 + N itself, the control
+    socket can.
+    """
+    if told.startswith(b"{"):
+        return control.exit_code(told)
+    code = int(told) if told.strip().isdigit() else None
+    return 128 - code if code is not None and code - 128 in FATAL_SIGNALS else code
 
 
 def _await_ready(shell: Shell) -> None:

@@ -24,17 +24,6 @@ from executions.sandbox.runsc import Runsc
 from executions.sandbox.shell import Shell, send_shell
 from executions.sandbox.spec import Bounds, End, InputFile, RunResult, RunSpec, SandboxError
 
-FATAL_SIGNALS = frozenset(range(1, 65)) - {
-    # These end no program (see signal(7)): 128 + 17 is a program's own exit code.
-    signals.SIGCHLD,
-    signals.SIGCONT,
-    signals.SIGSTOP,
-    signals.SIGTSTP,
-    signals.SIGTTIN,
-    signals.SIGTTOU,
-    signals.SIGURG,
-    signals.SIGWINCH,
-}
 RUNSC_FAILED = 128
 """How `runsc exec` ends when it fails itself; a program may end so too."""
 DYING_SECS = 0.5
@@ -293,8 +282,8 @@ def _result(
         end, detail = End.BROKEN, "the sandbox's kernel died"
     elif captured.returncode is None:
         end, detail = End.BROKEN, "the client of the sandbox was killed"
-    elif captured.returncode > 128 and captured.returncode - 128 in FATAL_SIGNALS:
-        end, exit_code, signal = End.SIGNALLED, captured.returncode, captured.returncode - 128
+    elif captured.returncode < 0:
+        end, exit_code, signal = End.SIGNALLED, 128 - captured.returncode, -captured.returncode
     else:
         end, exit_code = End.EXITED, captured.returncode
     return RunResult(

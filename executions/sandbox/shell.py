@@ -6,11 +6,12 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from executions.sandbox import processes
 from executions.sandbox.reaping import know_session
 
-CODE_BYTES = 256
+STATUS_BYTES = 4096
 STDERR = 2
 
 
@@ -22,7 +23,7 @@ class Shell:
     stdout: int
     stderr: int
     status: int
-    """Gives the command's exit code in decimal; anything else means that its client was killed."""
+    """Readable when the command has ended; exit_code() knows what it tells."""
     pid: int
 
     def go(self) -> None:
@@ -36,10 +37,11 @@ class Shell:
         os.dup2(empty, self.stdin, inheritable=False)
         os.close(empty)
 
-    def exit_code(self) -> int | None:
-        """After `status` has become readable. None when the client was killed."""
-        code = os.read(self.status, CODE_BYTES).strip()
-        return int(code) if code.isdigit() else None
+    def told(self) -> bytes:
+        """What `status` tells, after it has become readable."""
+        with contextlib.suppress(ConnectionError):
+            return os.read(self.status, STATUS_BYTES)
+        return b""
 
     def close(self) -> None:
         for descriptor in (self.stdin, self.stdout, self.stderr, self.status):
@@ -47,37 +49,57 @@ class Shell:
                 os.close(descriptor)
 
 
+class Pipes:
+    """stdin, stdout and stderr of a command; what keep() hasn't given away is closed in the end."""
+
+    def __init__(self) -> None:
+        (stdin, ours_in), (ours_out, stdout), (ours_err, stderr) = (os.pipe() for _ in range(3))
+        self.theirs = (stdin, stdout, stderr)
+        self._ours: tuple[int, ...] = (ours_in, ours_out, ours_err)
+
+    def keep(self) -> tuple[int, int, int]:
+        (stdin, stdout, stderr), self._ours = self._ours, ()
+        return stdin, stdout, stderr
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in (*self.theirs, *self._ours):
+            os.close(descriptor)
+
+
 def spawn_shell(argv: Sequence[str]) -> Shell:
     """Start a command on new pipes, its descriptor 3 being `status`, in a session of its own.
 
     Raises OSError.
     """
-    (stdin, ours_in), (ours_out, stdout) = os.pipe(), os.pipe()
-    (ours_err, stderr), (ours_status, status) = os.pipe(), os.pipe()
-    theirs = (stdin, stdout, stderr, status)
-    ours = (ours_in, ours_out, ours_err, ours_status)
-    # Above all that they are moved to, so that none is moved over another.
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in theirs]
-    try:
-        pid = os.posix_spawnp(
-            argv[0],
-            list(argv),
-            processes.environment(),
-            file_actions=[
-                *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()),
-                *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high)),
-            ],
-            setsid=True,
-        )
-    except OSError:
-        for descriptor in ours:
-            os.close(descriptor)
-        raise
-    finally:
-        for descriptor in (*theirs, *high):
-            os.close(descriptor)
-    know_session(pid)
-    return Shell(*ours, pid)
+    with Pipes() as pipes:
+        ours_status, status = os.pipe()
+        # Above all that they are moved to, so that none is moved over another.
+        high = [
+            fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+            for descriptor in (*pipes.theirs, status)
+        ]
+        try:
+            pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                processes.environment(),
+                file_actions=[
+                    *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()),
+                    *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high)),
+                ],
+                setsid=True,
+            )
+        except OSError:
+            os.close(ours_status)
+            raise
+        finally:
+            for descriptor in (status, *high):
+                os.close(descriptor)
+        know_session(pid)
+        return Shell(*pipes.keep(), ours_status, pid)
 
 
 def _inheritable() -> list[int]:
