@@ -202,8 +202,10 @@ INSTALLED_APPS = [
     "filestore",
     "executions",
     "executions.sealed",
+    "executions.audit",
 ]
 MIDDLEWARE = [
+    "executions.audit.requests.current_request",
     "boxer_site.middleware.Security",
     "boxer_site.middleware.ContentPolicy",
     "boxer_site.middleware.KnownOrigin",

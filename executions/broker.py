@@ -1,12 +1,16 @@
 """django-q2's ORM queue, woken by LISTEN and read with SKIP LOCKED instead of being polled."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db import connections
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
+
+from executions import audit
 
 CHANNEL = "boxer_queue"
 
@@ -18,6 +22,13 @@ _ENQUEUE = f"""
     WITH message AS (
         INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, now()) RETURNING id
     )
+    SELECT id, pg_notify('{CHANNEL}', '') FROM message
+"""  # noqa: S608 (both names are constants)
+
+_ENQUEUE_AUDITED = f"""
+    WITH message AS (
+        INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, now()) RETURNING id
+    ), entry AS ({audit.INSERT})
     SELECT id, pg_notify('{CHANNEL}', '') FROM message
 """  # noqa: S608 (both names are constants)
 
@@ -36,10 +47,14 @@ class ListenBroker(ORM):  # type: ignore[misc]
 
     _listening: object = None
 
-    def enqueue(self, task: str) -> int:
-        """Add a signed package within the caller's transaction; the message's id."""
+    def enqueue(self, task: str, entry: Sequence[Any] = ()) -> int:
+        """Add a signed package within the caller's transaction; the message's id.
+
+        `entry` (the values of audit.INSERT) goes into the audit log by the same statement.
+        """
+        sql = _ENQUEUE_AUDITED if entry else _ENQUEUE
         with connections[Conf.ORM].cursor() as cursor:
-            cursor.execute(_ENQUEUE, [self.list_key or Conf.CLUSTER_NAME, task])
+            cursor.execute(sql, [self.list_key or Conf.CLUSTER_NAME, task, *entry])
             return int(cursor.fetchone()[0])
 
     def dequeue(self, timeout: float = 5.0) -> list[tuple[int, str]] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from django.db import Error, connections
 
 from executions import hosts, services, workers
+from executions.audit import keeping
 from executions.cluster.primitives import PipeEvent
 from executions.host import sandbox_host
 from executions.image_store import image_store
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 DEAD_WORKERS_SECS = 1.0
 LOST_HOSTS_SECS = 5.0
+AUDIT_SECS = 1.0
 GARBAGE_SECS = 60.0
 
 
@@ -31,6 +33,8 @@ class Keeper:
         self._duties: list[tuple[float, Callable[[], object]]] = [
             (DEAD_WORKERS_SECS, self.bury_workers),
             (LOST_HOSTS_SECS, services.reap_lost_hosts),
+            (AUDIT_SECS, self.chain_audit_log),
+            (GARBAGE_SECS, keeping.settle_failures),
             (GARBAGE_SECS, filestore.collect_garbage),
             (GARBAGE_SECS, hosts.forget_old),
             (GARBAGE_SECS, image_store().clear_leftovers),
@@ -54,6 +58,9 @@ class Keeper:
             connections.close_all()
         except Exception:
             logger.exception("%s failed; it is tried again", name)
+
+    def chain_audit_log(self) -> None:
+        keeping.chain_and_note(self._home)
 
     def bury_workers(self) -> None:
         """Sandboxes first: an execution that is said to be lost doesn't run any more."""

@@ -1,10 +1,12 @@
 """A run is asked for: its row, its inputs and its message commit together, or nothing does."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
 
+from executions import audit
 from executions.actor import Actor
 from executions.errors import NetworkUnavailable, NoWorker, QueueFull
 from executions.hosts import HOST_SILENCE
@@ -56,13 +58,23 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
                     pids_limit=request.limits.pids_limit,
                     wall_clock_secs=request.limits.wall_clock_secs,
                     nofile=request.limits.nofile,
-                    message_id=enqueue(request.exec_id),
+                    message_id=enqueue(request.exec_id, entry=_entry(actor, request)),
                 )
             ]
         )
         sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
         if request.files:
             hold_inputs(owner_id=actor.user_id, exec_id=request.exec_id, paths=request.files)
+
+
+def _entry(actor: Actor, request: RunRequest) -> list[Any]:
+    return audit.entry_values(
+        actor,
+        audit.Verb.RUN_SUBMITTED,
+        "executions.execution",
+        request.exec_id,
+        details={"image": request.image, "network": request.network},
+    )
 
 
 def _check_capacity() -> None:

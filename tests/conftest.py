@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.db import connection
+from pytest_django.plugin import DjangoDbBlocker
 
 from boxer_site.authentication import ANONYMOUS, anonymous_user
 from boxer_site.embedded_postgres import EmbeddedPostgres
@@ -34,6 +36,14 @@ def django_db_modify_db_settings(
     postgres: EmbeddedPostgres, django_db_modify_db_settings_parallel_suffix: None
 ) -> None:
     """A test database is made when PostgreSQL runs."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Tests with transactions truncate every table after them; the audit log refuses that."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        for table in ("audit_entry", "audit_head"):
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_truncate")
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ LAYERS = {
     "inputs": 3,
     "messages": 3,
     "models": 2,
+    "audit": 2,
     "actor": 1,
     "errors": 1,
 }

@@ -27,6 +27,7 @@ from filestore.api.schema import (
 from filestore.api.uploads import query_path, upload_fields
 from filestore.errors import BlobGone, FileMissing
 from filestore.models import StoredFile
+from filestore.signals import downloaded
 
 _OPEN_ATTEMPTS = 5
 
@@ -97,6 +98,11 @@ def _answer(request: Request, stored: StoredFile) -> HttpResponseBase:
         return HttpResponse(status=status, headers=headers)
     part = part or ByteRange(0, size)
     contents = _open_at(stored, part.start)
+    try:
+        downloaded.send(type(stored), request=request, stored_file=stored)
+    except BaseException:
+        contents.close()
+        raise
     _give_connection_back()
     return Download(contents, part.length, status=status, headers=headers)
 
