@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
 from django.http.response import HttpResponseBase
 
 from filestore.api.error_shape import error_response
@@ -13,6 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class Handler(ASGIHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        # Each request's thread is new, and so has no connection that could be old: what Django does
+        # at the start of a request would only make that thread, for requests that need none.
+        for receiver in (reset_queries, close_old_connections):
+            request_started.disconnect(receiver)
+
     def create_request(
         self, scope: Mapping[str, Any], body_file: IO[bytes]
     ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:

@@ -2,6 +2,7 @@
 
 from django.http import JsonResponse
 
+from executions.ends import Ended
 from executions.errors import (
     BoxerError,
     InfraError,
@@ -11,13 +12,13 @@ from executions.errors import (
     StillQueued,
     WallClockExceeded,
 )
-from executions.models import Execution, Outcome, Status
+from executions.models import Outcome, Status
 
 BLAMES_THE_REQUEST = frozenset({"image_not_found", "image_too_large", "file_refused"})
 KILLED = 137  # 128 + SIGKILL, which is what the kernel ends a program with that is out of memory
 
 
-def answer(execution: Execution) -> JsonResponse:
+def answer(execution: Ended) -> JsonResponse:
     """The program's end; raises the domain error for a run that didn't come to one."""
     if execution.status == Status.CANCELLED:
         raise StillQueued("the run was taken back before it started", exec_id=execution.exec_id)
@@ -44,21 +45,20 @@ def answer(execution: Execution) -> JsonResponse:
     )
 
 
-def _exit_code(execution: Execution) -> int:
+def _exit_code(execution: Ended) -> int:
     if execution.exit_code is not None:
         return execution.exit_code
     return 128 + execution.signal if execution.signal else KILLED
 
 
-def _printed(execution: Execution) -> dict[str, str]:
-    output = execution.output
+def _printed(execution: Ended) -> dict[str, str]:
     return {
-        "stdout": bytes(output.stdout).decode("utf-8", "replace"),
-        "stderr": bytes(output.stderr).decode("utf-8", "replace"),
+        "stdout": execution.stdout.decode("utf-8", "replace"),
+        "stderr": execution.stderr.decode("utf-8", "replace"),
     }
 
 
-def _stopped(execution: Execution) -> BoxerError:
+def _stopped(execution: Ended) -> BoxerError:
     """Boxer ended it; what it had printed until then goes along."""
     printed = _printed(execution)
     if execution.outcome == Outcome.TIMED_OUT:
@@ -74,7 +74,7 @@ def _stopped(execution: Execution) -> BoxerError:
     )
 
 
-def _failed(execution: Execution) -> BoxerError:
+def _failed(execution: Ended) -> BoxerError:
     exec_id = execution.exec_id
     code = execution.error_code
     message = execution.error or "the run failed for a reason that is not the program's"

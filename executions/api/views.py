@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import cast
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
@@ -15,10 +16,11 @@ from executions import notifications, services
 from executions.actor import Actor
 from executions.api import schema
 from executions.api.answers import answer
-from executions.api.asynchronous import AsyncViewSet, in_thread
+from executions.api.asynchronous import AsyncViewSet, in_kept_thread
 from executions.api.serializers import RunRequestSerializer
+from executions.ends import end_of
 from executions.errors import ServiceBusy, StillQueued
-from executions.models import UNFINISHED, Execution, new_exec_id
+from executions.models import new_exec_id
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class RunViewSet(AsyncViewSet):
         exec_id = new_exec_id()
         # Registered before the row is committed: no end of the run can be missed.
         async with notifications.waiting_for(exec_id) as ended:
-            longest = await in_thread(self._submit, request, exec_id)
+            longest = await in_kept_thread(self._submit, request, exec_id)
             return await self._answer(request, exec_id, ended, longest)
 
     def _submit(self, request: Request, exec_id: str) -> float:
@@ -70,9 +72,9 @@ class RunViewSet(AsyncViewSet):
 
     def _look(self, request: Request, exec_id: str) -> JsonResponse | None:
         """The answer when the run has ended, None when it hasn't."""
-        visible = Execution.objects.visible_to(request.user).select_related("output")
-        execution = visible.get(exec_id=exec_id)
-        return None if execution.status in UNFINISHED else answer(execution)
+        owner_id = cast(int, request.user.pk)
+        ended = end_of(exec_id=exec_id, owner_id=owner_id)
+        return answer(ended) if ended else None
 
     def _take_back_or_look(self, request: Request, exec_id: str) -> JsonResponse | None:
         """Nobody waits for ever: a run that no worker has taken by now is withdrawn."""
@@ -94,7 +96,7 @@ async def _patiently(
     """The run goes on without the database for a while, so whoever waits for it does too."""
     for pause in LOOK_AGAIN_SECS:
         try:
-            return await in_thread(look, request, exec_id)
+            return await in_kept_thread(look, request, exec_id)
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             logger.warning("looking for the end of %s: %s", exec_id, error)
             await asyncio.sleep(pause)
