@@ -15,6 +15,7 @@ from rest_framework.views import set_rollback
 
 from executions.errors import (
     BoxerError,
+    ImageRefused,
     InvalidRequest,
     OutputLimitExceeded,
     ServiceBusy,
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 # The first class that fits decides; an error of ours that no line knows is a 500.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidRequest, 400),
+    (ImageRefused, 403),
     (ServiceBusy, 503),
     (WallClockExceeded, 408),
     (OutputLimitExceeded, 507),

@@ -203,6 +203,7 @@ INSTALLED_APPS = [
     "executions",
     "executions.sealed",
     "executions.audit",
+    "executions.image_policy",
 ]
 MIDDLEWARE = [
     "executions.audit.requests.current_request",

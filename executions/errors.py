@@ -67,6 +67,12 @@ class NetworkUnavailable(InvalidRequest):
     code = "network_unavailable"
 
 
+class ImageRefused(BoxerError):
+    """A rule or a pin says no to the image; the message names it."""
+
+    code = "image_refused"
+
+
 class ServiceBusy(BoxerError):
     """Nothing was accepted, or no answer came in time; try again after `retry_after` seconds."""
 

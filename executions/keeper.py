@@ -11,6 +11,7 @@ from executions import hosts, services, workers
 from executions.audit import keeping
 from executions.cluster.primitives import PipeEvent
 from executions.host import sandbox_host
+from executions.image_policy.inventory import Inventory
 from executions.image_store import image_store
 from executions.sandbox.sandbox import clear
 from executions.sandbox.spec import SandboxError
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 DEAD_WORKERS_SECS = 1.0
 LOST_HOSTS_SECS = 5.0
 AUDIT_SECS = 1.0
+INVENTORY_SECS = 2.0
 GARBAGE_SECS = 60.0
 
 
@@ -34,6 +36,7 @@ class Keeper:
             (DEAD_WORKERS_SECS, self.bury_workers),
             (LOST_HOSTS_SECS, services.reap_lost_hosts),
             (AUDIT_SECS, self.chain_audit_log),
+            (INVENTORY_SECS, Inventory().tell),
             (GARBAGE_SECS, keeping.settle_failures),
             (GARBAGE_SECS, filestore.collect_garbage),
             (GARBAGE_SECS, hosts.forget_old),

@@ -113,6 +113,9 @@ class Execution(models.Model):
     error = models.TextField(blank=True, default="", help_text="What went wrong with infra_error.")
     error_code = models.CharField(max_length=32, blank=True, default="")
     image_digest = models.CharField(max_length=128, blank=True, default="")
+    image_terms = models.JSONField(
+        null=True, help_text="What a rule demands of the image once it is there."
+    )
     runsc_version = models.CharField(max_length=64, blank=True, default="")
     platform = models.CharField(max_length=16, blank=True, default="", help_text="Of runsc.")
     cancel_requested_at = models.DateTimeField(null=True)

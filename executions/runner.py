@@ -15,6 +15,7 @@ from executions import services, workers
 from executions.cluster.primitives import PipeEvent
 from executions.errors import BoxerError
 from executions.host import pool_is_used, pool_socket, sandbox_host
+from executions.image_policy.enforcement import held
 from executions.image_store import image_store
 from executions.models import Execution, Outcome
 from executions.sandbox import pool
@@ -124,7 +125,7 @@ class Runner:
         began = time.monotonic()
         self._preparing = True
         try:
-            image = tidying.enter_context(self._images.hold(execution.image))
+            image = tidying.enter_context(held(self._images, execution))
             pulled = time.monotonic()
             sandbox, warm = self._booted(execution, image, tidying)
             booted = time.monotonic()

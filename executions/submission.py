@@ -10,6 +10,7 @@ from executions import audit
 from executions.actor import Actor
 from executions.errors import NetworkUnavailable, NoWorker, QueueFull
 from executions.hosts import HOST_SILENCE
+from executions.image_policy.decision import decide
 from executions.inputs import hold_inputs
 from executions.messages import enqueue
 from executions.models import Execution, Network
@@ -35,18 +36,20 @@ class RunRequest:
 def submit(*, actor: Actor, request: RunRequest) -> None:
     """Queue a run: its row, its inputs and its message commit together.
 
-    Raises QueueFull, NoWorker, InputNotFound, NetworkUnavailable.
+    Raises QueueFull, NoWorker, InputNotFound, NetworkUnavailable, ImageRefused.
     """
     if request.network == Network.SANDBOX:
         raise NetworkUnavailable("network 'sandbox' is not available on this installation")
     _check_capacity()
+    decided = decide(actor=actor, image=request.image)
     with transaction.atomic():
         [execution] = Execution.objects.bulk_create(
             [
                 Execution(
                     exec_id=request.exec_id,
                     owner_id=actor.user_id,
-                    image=request.image,
+                    image=decided.image,
+                    image_terms=decided.terms,
                     cmd=list(request.cmd),
                     env=sealed.masked(request.env),
                     cwd=request.cwd,

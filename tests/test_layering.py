@@ -31,11 +31,15 @@ LAYERS = {
     "messages": 3,
     "models": 2,
     "audit": 2,
+    "image_policy": 3,
     "actor": 1,
     "errors": 1,
 }
 SANDBOX = "executions.sandbox"
-SANDBOX_CALLERS = ("runner", "host", "keeper", "image_store", "checks", "management", "cluster")
+SANDBOX_CALLERS = (
+    *("runner", "host", "keeper", "image_store", "checks", "management", "cluster"),
+    *(f"image_policy.{name}" for name in ("enforcement", "inventory", "prefetching")),
+)
 PURE = (f"{SANDBOX}.spec", f"{SANDBOX}.references")
 """Values that anyone of executions and boxer_site may use."""
 
@@ -83,7 +87,12 @@ def is_in(module: str, package: str) -> bool:
 def app_layer(module: str) -> int | None:
     """None for a module that has no layer of its own: it may stand anywhere in its app."""
     parts = module.split(".")
-    return LAYERS.get(parts[1]) if len(parts) > 1 and parts[0] in PACKAGES[1:] else None
+    if len(parts) < 2 or parts[0] not in PACKAGES[1:]:
+        return None
+    if len(parts) > 2 and (ROOT / parts[0] / parts[1] / "apps.py").is_file():
+        # An app beneath the app: its modules have the same names.
+        return LAYERS.get(parts[2], LAYERS.get(parts[1]))
+    return LAYERS.get(parts[1])
 
 
 IMPORTS = all_imports()

@@ -5,6 +5,7 @@ from django.http import JsonResponse
 from executions.ends import Ended
 from executions.errors import (
     BoxerError,
+    ImageRefused,
     InfraError,
     InvalidRequest,
     OutputLimitExceeded,
@@ -80,6 +81,8 @@ def _failed(execution: Ended) -> BoxerError:
     message = execution.error or "the run failed for a reason that is not the program's"
     if code in BLAMES_THE_REQUEST:
         return InvalidRequest(message, code=code, exec_id=exec_id)
+    if code == "image_refused":
+        return ImageRefused(message, exec_id=exec_id)
     if code == "stopped":
         return ServiceBusy(message, code=code, exec_id=exec_id)
     return InfraError(message, code=code, exec_id=exec_id)

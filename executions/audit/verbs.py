@@ -15,7 +15,6 @@ class Verb(StrEnum):
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
 
     RUN_SUBMITTED = "run_submitted"
-    RUN_REFUSED = "run_refused"
     RUN_VIEWED = "run_viewed"
     """By somebody who isn't its owner; nobody keeps a record of people reading their own."""
     RUN_CANCELLED = "run_cancelled"
@@ -39,6 +38,10 @@ class Verb(StrEnum):
     IMAGE_RULE_CREATED = "image_rule_created"
     IMAGE_RULE_CHANGED = "image_rule_changed"
     IMAGE_RULE_DELETED = "image_rule_deleted"
+    IMAGE_PIN_CREATED = "image_pin_created"
+    IMAGE_PIN_CHANGED = "image_pin_changed"
+    IMAGE_PIN_DELETED = "image_pin_deleted"
+    IMAGE_PULLED = "image_pulled"
     IMAGE_PREFETCHED = "image_prefetched"
     IMAGE_PREFETCH_CANCELLED = "image_prefetch_cancelled"
     IMAGE_IMPORTED = "image_imported"

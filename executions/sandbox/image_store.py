@@ -34,6 +34,8 @@ class Image:
     env: tuple[str, ...]
     size: int
     """Bytes, unpacked."""
+    platform: str = ""
+    """`os/architecture`, as its configuration says; empty where that wasn't kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,14 @@ class Unpacked:
             known = json.loads((path / "image.json").read_bytes())
         except FileNotFoundError:
             return None
-        return Image(reference, digest, path / "rootfs", tuple(known["env"]), known["size"])
+        return Image(
+            reference,
+            digest,
+            path / "rootfs",
+            tuple(known["env"]),
+            known["size"],
+            known.get("platform", ""),
+        )
 
     def share(self, digest: str, deadline: float) -> int | None:
         """A descriptor that holds the image until `attempts.unlock`; None when it is gone."""

@@ -5,7 +5,7 @@ Hostile in here are the reference, the registry and all of the image.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from executions.sandbox.image_errors import (
     PullTimeout,
 )
 from executions.sandbox.image_store import Image, Tags, Unpacked, WorkAreas
-from executions.sandbox.pulls import TRIES, Progress, Puller, silent
+from executions.sandbox.pulls import TRIES, Layers, Progress, Puller, Wish, silent, unseen
 from executions.sandbox.references import BadReference, Reference, normalise, parse
 
 __all__ = [
@@ -68,6 +68,7 @@ class ImageStore:
         files_limit: int = FILES_LIMIT,
     ) -> None:
         self.root = root
+        self.size_limit = size_limit
         self.pull_timeout = pull_timeout
         self.tag_ttl = tag_ttl
         self._images = Unpacked(root / "images")
@@ -91,25 +92,65 @@ class ImageStore:
         return self._cached(parse(reference))
 
     @contextlib.contextmanager
-    def hold(self, reference: str, *, timeout: float | None = None) -> Iterator[Image]:
+    def hold(
+        self,
+        reference: str,
+        *,
+        timeout: float | None = None,
+        pull: bool = True,
+        size_limit: int | None = None,
+        progress: Progress = silent,
+    ) -> Iterator[Image]:
         """The image, pulled if need be; until the end of the block nothing removes it.
 
         `timeout` bounds the wait in seconds (default: `pull_timeout`); who gives up leaves the
-        image to the others. Raises BadReference and ImageError.
+        image to the others. Without `pull` no registry is asked: what is here will do, however old.
+        `size_limit` can only lower the store's own. Raises BadReference and ImageError.
         """
-        wanted = parse(reference)
-        deadline = time.monotonic() + (self.pull_timeout if timeout is None else timeout)
-        image, descriptor = self._held(wanted, deadline)
+        wish = self._wish(reference, timeout, size_limit, progress)
+        image, descriptor = self._held(wish, self._here if not pull else self._obtain)
         try:
             yield image
         finally:
             attempts.unlock(descriptor)
 
-    def pull(self, reference: str, *, progress: Progress = silent) -> Image:
+    def pull(
+        self,
+        reference: str,
+        *,
+        progress: Progress = silent,
+        layers: Layers = unseen,
+        size_limit: int | None = None,
+    ) -> Image:
         """Asks the registry even where the image is here and fresh. Raises like `hold`."""
-        deadline = time.monotonic() + self.pull_timeout
-        image = self._obtain(parse(reference), deadline, progress, ask=True)
+        wish = self._wish(reference, None, size_limit, progress, layers)
+        image = self._obtain(wish, ask=True)
         self._images.settle(image.digest)
+        return image
+
+    def _wish(
+        self,
+        reference: str,
+        timeout: float | None,
+        size_limit: int | None,
+        progress: Progress,
+        layers: Layers = unseen,
+    ) -> Wish:
+        return Wish(
+            parse(reference),
+            time.monotonic() + (self.pull_timeout if timeout is None else timeout),
+            self.size_limit if size_limit is None else min(size_limit, self.size_limit),
+            progress,
+            layers,
+        )
+
+    def _here(self, wish: Wish) -> Image:
+        """What the reference meant last, without asking anybody."""
+        tag = self._tags.read(wish.name)
+        digest = tag.digest if tag else wish.wanted.digest
+        image = self._images.read(digest, wish.name) if digest else None
+        if image is None:
+            raise ImageNotFound(f"{wish.name}: it is not here")
         return image
 
     def _cached(self, wanted: Reference) -> Image | None:
@@ -121,26 +162,23 @@ class ImageStore:
             return None
         return self._images.read(tag.digest, str(wanted))
 
-    def _held(self, wanted: Reference, deadline: float) -> tuple[Image, int]:
+    def _held(self, wish: Wish, obtain: Callable[[Wish], Image]) -> tuple[Image, int]:
+        wanted = wish.wanted
         for _ in range(TRIES):
-            image = self._cached(wanted) or self._obtain(wanted, deadline, silent)
+            image = self._cached(wanted) or obtain(wish)
             try:
-                descriptor = self._images.share(image.digest, deadline)
+                descriptor = self._images.share(image.digest, wish.deadline)
             except attempts.WaitedTooLong:
                 raise PullTimeout(f"{wanted}: it couldn't be locked in time") from None
             if descriptor is not None:
                 return image, descriptor
         raise PullFailed(f"{wanted}: it was removed again each time it had been pulled")
 
-    def _obtain(
-        self, wanted: Reference, deadline: float, progress: Progress, *, ask: bool = False
-    ) -> Image:
+    def _obtain(self, wish: Wish, *, ask: bool = False) -> Image:
         self._prepare()
         return self._puller.obtain(
-            wanted,
-            deadline,
-            progress,
-            ready=lambda: None if ask else self._cached(wanted),
+            wish,
+            ready=lambda: None if ask else self._cached(wish.wanted),
             limit=self.pull_timeout,
         )
 
@@ -150,13 +188,12 @@ class ImageStore:
         From then on no registry is asked for that reference, until it is removed or pulled.
         Raises BadReference and ImageError.
         """
-        wanted = parse(reference)
-        if wanted.digest:
+        wish = self._wish(reference, None, None, progress)
+        if wish.wanted.digest:
             raise BadReference(f"{reference!r}: an image is imported under a tag, not a digest")
         self._prepare()
-        deadline = time.monotonic() + self.pull_timeout
         try:
-            image = self._puller.import_archive(path, wanted, deadline, progress)
+            image = self._puller.import_archive(path, wish)
             self._images.settle(image.digest)
         except OSError as error:
             raise PullFailed(f"{path}: {error}") from error
@@ -175,6 +212,11 @@ class ImageStore:
                 used = self._images.last_used(digest)
                 found.append(StoredImage(digest, named, image.size, used))
         return sorted(found, key=lambda image: image.last_used, reverse=True)
+
+    def changed(self) -> tuple[int, ...]:
+        """Another value when an image or a tag has come or gone; no image is looked at."""
+        roots = (self._images.root / "sha256", self._images.root, self._tags.root)
+        return tuple(_modified(root) for root in roots)
 
     def remove(self, reference: str) -> None:
         """Removes a reference, and its image unless another reference names it; or, given a digest
@@ -238,3 +280,10 @@ class ImageStore:
         self.root.chmod(0o700)
         for directory in (self._images.root, self._tags.root, self._work.root, self._attempts):
             directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _modified(directory: Path) -> int:
+    try:
+        return directory.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

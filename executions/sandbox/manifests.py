@@ -37,6 +37,7 @@ class Manifest:
     digest: str
     download_bytes: int
     """Of all layers, as packed. What the manifest claims: watch the download all the same."""
+    layers: int = 0
 
 
 def digest_of(raw: bytes) -> str:
@@ -88,7 +89,7 @@ def image_manifest(raw: bytes) -> Manifest:
         raise BadManifest("its manifest describes no image")
     if len(layers) > LAYERS_LIMIT:
         raise BadManifest(f"it has more than {LAYERS_LIMIT} layers")
-    return Manifest(digest_of(raw), sum(_layer_size(item) for item in layers))
+    return Manifest(digest_of(raw), sum(_layer_size(item) for item in layers), len(layers))
 
 
 def _layer_size(item: object) -> int:
@@ -108,6 +109,15 @@ def environment(config: object) -> tuple[str, ...]:
     if not isinstance(env, list):
         return ()
     return tuple(item for item in env[:1000] if isinstance(item, str) and _is_variable(item))
+
+
+def platform_of(config: object) -> str:
+    """`os/architecture` of an image's configuration, as the image tells; empty without."""
+    system = config.get("os") if isinstance(config, dict) else None
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(system, str) or not isinstance(architecture, str):
+        return ""
+    return f"{system}/{architecture}"[:64]
 
 
 def _is_variable(item: str) -> bool:

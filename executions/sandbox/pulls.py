@@ -36,8 +36,33 @@ Progress = Callable[[str, int], None]
 """Called with a phase (resolving, downloading, unpacking) and the bytes it has got to."""
 
 
+Layers = Callable[[int, int, int], None]
+"""Called with the layers that have come, how many there are, and the bytes they claim to have."""
+
+
 def silent(phase: str, done: int) -> None:
     """Nobody looks on."""
+
+
+def unseen(come: int, total: int, total_bytes: int) -> None:
+    """Nobody counts layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An image that somebody wants, and on which terms."""
+
+    wanted: Reference
+    deadline: float
+    """Of time.monotonic; ends the wait."""
+    size_limit: int
+    """Bytes, as packed and as unpacked."""
+    progress: Progress = silent
+    layers: Layers = unseen
+
+    @property
+    def name(self) -> str:
+        return str(self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +77,26 @@ class Puller:
     files_limit: int
     tag_ttl: float
 
-    def obtain(
-        self,
-        wanted: Reference,
-        deadline: float,
-        progress: Progress,
-        *,
-        ready: Callable[[], Image | None],
-        limit: float,
-    ) -> Image:
+    def obtain(self, wish: Wish, *, ready: Callable[[], Image | None], limit: float) -> Image:
         """Pulls the image, or waits for whoever does; `ready` tells whether somebody just did.
 
-        `deadline` ends our wait, `limit` is the seconds that a pull may take.
+        `limit` is the seconds that a pull may take, however long the wait.
         """
-        name = str(wanted)
 
         def work() -> Image:
-            until = min(deadline, time.monotonic() + limit)
-            return ready() or self._resolve(wanted, until, progress)
+            until = min(wish.deadline, time.monotonic() + limit)
+            return ready() or self._resolve(replace(wish, deadline=until))
 
-        return self._once(name, name, deadline, work)
+        return self._once(self._key(wish, wish.name), wish.name, wish.deadline, work)
+
+    def _key(self, wish: Wish, name: str) -> str:
+        """Whoever waits shares a failure: so those alone wait for each other who may have as much.
+
+        An image of which two such pulls come to the same is published by whichever ends first.
+        """
+        if wish.size_limit == self.size_limit:
+            return name
+        return f"{name}#{wish.size_limit}"
 
     def _try_once(
         self,
@@ -110,14 +135,14 @@ class Puller:
                 return image
         raise PullFailed(f"{name}: it was removed again each time it had been pulled")
 
-    def _resolve(self, wanted: Reference, deadline: float, progress: Progress) -> Image:
+    def _resolve(self, wish: Wish) -> Image:
         """Asks the registry what the reference means now, and pulls it if that isn't here."""
-        name = str(wanted)
+        wanted, name, deadline = wish.wanted, wish.name, wish.deadline
         if wanted.local:
             return self._imported(name)
         tag = self.tags.read(name)
         here = self.images.read(tag.digest, name) if tag else None
-        progress("resolving", 0)
+        wish.progress("resolving", 0)
         with self.work.area() as area:
             limit = min(deadline, time.monotonic() + REFRESH_SECS) if here else deadline
             try:
@@ -131,7 +156,7 @@ class Puller:
                 return here
             image = self.images.read(manifest.digest, name)
             if image is None:
-                image = self._fetch(wanted, manifest, area, deadline, progress)
+                image = self._fetch(wish, manifest, area)
         self.tags.write(Tag(name, manifest.digest, time.time()))
         return image
 
@@ -142,19 +167,12 @@ class Puller:
             raise ImageNotFound(f"{name}: it is not here, and only `images import` can bring it")
         return image
 
-    def _fetch(
-        self,
-        wanted: Reference,
-        manifest: manifests.Manifest,
-        area: Path,
-        deadline: float,
-        progress: Progress,
-    ) -> Image:
-        name = str(wanted)
-        if manifest.download_bytes > self.size_limit:
+    def _fetch(self, wish: Wish, manifest: manifests.Manifest, area: Path) -> Image:
+        wanted, name = wish.wanted, wish.name
+        if manifest.download_bytes > wish.size_limit:
             raise ImageTooLarge(
                 f"{name}: its layers have {manifest.download_bytes} bytes, "
-                f"more than the {self.size_limit} that an image may have"
+                f"more than the {wish.size_limit} that an image may have"
             )
         exact = Reference(wanted.host, wanted.path, "", manifest.digest)
 
@@ -162,59 +180,81 @@ class Puller:
             image = self.images.read(manifest.digest, name)
             if image is not None:
                 return image
-            self._copy(skopeo.source(exact), name, area, deadline, progress)
-            return self._unpack(name, manifest.digest, area, deadline, progress)
+            wish.progress("downloading", 0)
+            self._copy(wish, skopeo.source(exact), name, area, manifest)
+            return self._unpack(wish, manifest.digest, area)
 
-        return self._once(manifest.digest, name, deadline, work)
+        return self._once(self._key(wish, manifest.digest), name, wish.deadline, work)
 
     def _copy(
-        self, origin: str, name: str, area: Path, deadline: float, progress: Progress
+        self,
+        wish: Wish,
+        origin: str,
+        name: str,
+        area: Path,
+        manifest: manifests.Manifest | None = None,
     ) -> None:
+        def report(done: int) -> None:
+            wish.progress("downloading", done)
+            if manifest is not None:
+                # The configuration is a blob as well, and comes last.
+                come = min(manifest.layers, _entries(area / "layout" / "blobs" / "sha256"))
+                wish.layers(come, manifest.layers, manifest.download_bytes)
+
         watch = umoci.GrowthWatch(
             area,
             name,
             # An archive is spooled beside the layout, so for a moment it is there twice.
-            2 * self.size_limit,
+            2 * wish.size_limit,
             self.files_limit,
-            lambda done: progress("downloading", done),
+            report,
         )
-        skopeo.copy(origin, name, area, deadline, watch=watch, file_limit=self.size_limit)
+        skopeo.copy(origin, name, area, wish.deadline, watch=watch, file_limit=wish.size_limit)
+        if manifest is not None:
+            wish.layers(manifest.layers, manifest.layers, manifest.download_bytes)
 
-    def _unpack(
-        self, name: str, digest: str, area: Path, deadline: float, progress: Progress
-    ) -> Image:
+    def _unpack(self, wish: Wish, digest: str, area: Path) -> Image:
         """Unpacks `area`/layout and puts the image in its place, in one step."""
+        name = wish.name
+        wish.progress("unpacking", 0)
         staged, unpacked = area / "image", area / "unpacked"
         staged.mkdir(mode=0o700)
         unpacked.mkdir(mode=0o700)
-        env = manifests.environment(umoci.config(area, name))
+        config = umoci.config(area, name)
+        env, platform = manifests.environment(config), manifests.platform_of(config)
         watch = umoci.GrowthWatch(
             unpacked / "rootfs",
             name,
-            self.size_limit,
+            wish.size_limit,
             self.files_limit,
-            lambda done: progress("unpacking", done),
+            lambda done: wish.progress("unpacking", done),
         )
-        usage = umoci.unpack(area, deadline, watch)
+        usage = umoci.unpack(area, wish.deadline, watch)
         watch.root.rename(staged / "rootfs")
-        (staged / "image.json").write_text(json.dumps({"env": env, "size": usage.bytes}))
+        known = {"env": env, "size": usage.bytes, "platform": platform}
+        (staged / "image.json").write_text(json.dumps(known))
         (staged / FRESH).touch()
         self.images.publish(staged, digest)
         path = self.images.path(digest)
-        return Image(name, digest, path / "rootfs", env, usage.bytes)
+        return Image(name, digest, path / "rootfs", env, usage.bytes, platform)
 
-    def import_archive(
-        self, path: Path, wanted: Reference, deadline: float, progress: Progress
-    ) -> Image:
-        name = str(wanted)
+    def import_archive(self, path: Path, wish: Wish) -> Image:
+        name = wish.name
         with self.work.area() as area:
-            self._copy(archives.origin(path, area), str(path), area, deadline, progress)
+            self._copy(wish, archives.origin(path, area), str(path), area)
             digest = umoci.digest(area)
 
             def work() -> Image:
                 here = self.images.read(digest, name)
-                return here or self._unpack(name, digest, area, deadline, progress)
+                return here or self._unpack(wish, digest, area)
 
-            image = self._once(digest, name, deadline, work)
+            image = self._once(digest, name, wish.deadline, work)
         self.tags.write(Tag(name, digest, time.time(), imported=True))
         return image
+
+
+def _entries(directory: Path) -> int:
+    try:
+        return sum(1 for _ in directory.iterdir())
+    except FileNotFoundError:
+        return 0
