@@ -43,6 +43,8 @@ def connect() -> None:
 
 
 def _of(model: type[Model]) -> Watched | None:
+    if model.__module__ == "__fake__":
+        return None  # a migration's, which may come before the log's own
     return _watched.get(model._meta.label_lower)  # noqa: SLF001 - Django documents _meta
 
 
