@@ -94,17 +94,21 @@ def _chain_some() -> int:
     return len(links)
 
 
+_LOCK_HEAD = "SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE"
+
+
 def _locked_head() -> tuple[int, bytes]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE")
+        cursor.execute(_LOCK_HEAD)
         found = cursor.fetchone()
         if found is None:
             if _is_there("SELECT 1 FROM audit_entry WHERE seq IS NOT NULL LIMIT 1"):
                 raise HeadMissing("the row of audit_head is gone; `manage.py audit verify`")
             cursor.execute(
-                "INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, %s) RETURNING seq, hash",
+                "INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, %s) ON CONFLICT DO NOTHING",
                 [NO_HASH],
             )
+            cursor.execute(_LOCK_HEAD)
             found = cursor.fetchone()
     return int(found[0]), bytes(found[1])
 
