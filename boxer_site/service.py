@@ -15,6 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from boxer_site import env
 from boxer_site.embedded_postgres import EmbeddedPostgres
+from boxer_site.examination import Examination
 from boxer_site.listening import is_loopback
 from boxer_site.readiness import ReadyProbe
 from boxer_site.supervisor import Part, Supervisor
@@ -90,6 +91,12 @@ class Service:
         self.env = {"BOXER_WORKER_HOST_ID": self.host_id, "BOXER_HOME": str(settings.BOXER_HOME)}
         if workers is not None:
             self.env["BOXER_WORKERS"] = str(workers)
+
+    # ── Promises ─────────────────────────────────────────────────────────────────────────────────
+
+    def start_examination(self) -> Examination:
+        """Raises CommandError for a name in BOXER_GIVE_UP that there isn't."""
+        return Examination(self.supervisor, manage("doctor"))
 
     # ── Database ─────────────────────────────────────────────────────────────────────────────────
 

@@ -26,6 +26,7 @@ BOXER_WORKER_HOST_ID = env.text("BOXER_WORKER_HOST_ID")
 BOXER_RUNSC_PATH = env.text("BOXER_RUNSC_PATH")
 BOXER_PLATFORM = env.text("BOXER_PLATFORM", "systrap", choices=("systrap", "ptrace", "kvm"))
 BOXER_IGNORE_CGROUPS = env.boolean("BOXER_IGNORE_CGROUPS", False)
+BOXER_GIVE_UP = env.words("BOXER_GIVE_UP")
 BOXER_DNS_SERVERS = env.addresses("BOXER_DNS_SERVERS", ("1.1.1.1", "8.8.8.8"))
 
 BOXER_OUTPUT_LIMIT_BYTES = env.integer("BOXER_OUTPUT_LIMIT_BYTES", 10 << 20, maximum=256 << 20)
@@ -201,6 +202,7 @@ INSTALLED_APPS = [
     "boxer_site",
     "filestore",
     "executions",
+    "executions.doctor",
     "executions.sealed",
     "executions.audit",
     "executions.image_policy",

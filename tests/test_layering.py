@@ -39,6 +39,7 @@ SANDBOX = "executions.sandbox"
 SANDBOX_CALLERS = (
     *("runner", "host", "keeper", "image_store", "checks", "management", "cluster"),
     *(f"image_policy.{name}" for name in ("enforcement", "inventory", "prefetching")),
+    *(f"doctor.{name}" for name in ("ward", "limits", "isolation", "unpacking")),
 )
 PURE = (f"{SANDBOX}.spec", f"{SANDBOX}.references")
 """Values that anyone of executions and boxer_site may use."""

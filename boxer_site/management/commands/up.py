@@ -37,10 +37,13 @@ class Command(BaseCommand):
 
     def serve(self, service: Service, server: socket.socket, *, demo: bool) -> None:
         url = url_of(server)
+        examination = service.start_examination()
         service.start_database()
         service.migrate()
         service.start_web(server.fileno(), url.removeprefix("http://"))
+        examination.judge()
         service.start_workers()
+        examination.record()
         service.wait_until_serving(url)
         service.wait_until_warm()
         self.stdout.write(f"Boxer is ready at {url}")

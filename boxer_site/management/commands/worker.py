@@ -33,9 +33,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def work(self, service: Service) -> None:
+        examination = service.start_examination()
         service.start_database()
         service.wait_for_migrations()
+        examination.judge()
         service.start_workers()
+        examination.record()
         service.wait_until_working()
         self.stdout.write("Boxer worker is ready")
         self.stdout.flush()
