@@ -1,5 +1,6 @@
 """Every route."""
 
+from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from boxer_site import docs
@@ -10,6 +11,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("openapi.json", docs.JSONDocument.as_view({"get": "retrieve"}), name="openapi-json"),
     path("openapi.yaml", docs.YAMLDocument.as_view({"get": "retrieve"}), name="openapi-yaml"),
     path("swagger", docs.SwaggerPage.as_view(), name="swagger"),
+    path("admin/", admin.site.urls),
     path("redoc", docs.RedocPage.as_view(), name="redoc"),
 ]
 

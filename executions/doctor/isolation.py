@@ -26,7 +26,7 @@ done
 echo == files; for path in {paths}; do [ -e $path ] && echo $path; done
 echo == processes; ls /proc | grep '^[0-9]'
 echo == reached; for to in {targets}; do
-nc -w 1 $to {port} </dev/null >/dev/null 2>&1 && echo $to; done
+timeout 2 nc -w 1 $to {port} </dev/null >/dev/null 2>&1 && echo $to; done
 echo == interfaces; grep -o '[a-z0-9]*:' /proc/net/dev
 echo == end
 """

@@ -8,7 +8,6 @@ from uuid import uuid4
 from django.db import transaction
 from django.db.models.functions import Now
 
-from executions.actor import Actor
 from executions.doctor.findings import Finding
 from executions.doctor.models import Examination, ExaminationFinding
 from executions.messages import enqueue_task
@@ -21,9 +20,9 @@ KEPT = 100
 
 
 @transaction.atomic
-def ask(*, actor: Actor, quick: bool) -> Examination:
+def ask(*, user_id: int, quick: bool) -> Examination:
     """Have whichever worker is free examine its host; the row and its message commit together."""
-    examination = Examination.objects.create(asked_by_id=actor.user_id, quick=quick)
+    examination = Examination.objects.create(asked_by_id=user_id, quick=quick)
     name = f"examination {examination.pk}"
     enqueue_task(uuid4().hex, name, TASK, examination.pk)
     return examination

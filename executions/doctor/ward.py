@@ -24,7 +24,7 @@ KIB, MIB = 1 << 10, 1 << 20
 BOUNDS = Bounds(output_bytes=64 * KIB, output_dir_bytes=MIB, output_dir_files=40, tmp_bytes=MIB)
 """Small ones are reached at once; they are set the same way as the installation's."""
 LIMITS = Limits(cpu_cores=1.0, memory_mb=32, pids_limit=12, wall_clock_secs=20, nofile=24)
-APPLETS = ("sh", "cat", "dd", "grep", "id", "ls", "nc", "sleep", "touch", "wc", "yes")
+APPLETS = ("sh", "cat", "dd", "grep", "id", "ls", "nc", "sleep", "timeout", "touch", "wc", "yes")
 ACCOUNTS = "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
 
 
