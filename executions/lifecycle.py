@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from executions import notifications
 from executions.inputs import let_go, release_inputs
 from executions.messages import enqueue
-from executions.models import CLAIMED, Execution, ExecutionInput, Outcome, Status
+from executions.models import Execution, ExecutionInput, Outcome, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,14 @@ def claim(*, exec_id: str, host_id: str, worker: str) -> Execution | None:
     return claimed[0] if claimed else None
 
 
+_START = """
+    UPDATE executions_execution SET
+        status = 'running', started_at = now(), image_digest = %(image_digest)s,
+        pull_ms = %(pull_ms)s, start_ms = %(start_ms)s, warm = %(warm)s
+    WHERE id = %(id)s AND status IN ('pulling', 'running') AND attempts = %(attempts)s
+"""
+
+
 def start(
     *, execution: Execution, image_digest: str, pull_ms: int, start_ms: int, warm: bool = False
 ) -> bool:
@@ -68,18 +76,17 @@ def start(
 
     False when the claim doesn't stand any more. May be repeated.
     """
-    return bool(
-        Execution.objects.filter(
-            pk=execution.pk, status__in=CLAIMED, attempts=execution.attempts
-        ).update(
-            status=Status.RUNNING,
-            started_at=Now(),
-            image_digest=image_digest,
-            pull_ms=pull_ms,
-            start_ms=start_ms,
-            warm=warm,
-        )
-    )
+    values: dict[str, int | str | bool] = {
+        "id": execution.pk,
+        "attempts": execution.attempts,
+        "image_digest": image_digest,
+        "pull_ms": pull_ms,
+        "start_ms": start_ms,
+        "warm": warm,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_START, values)
+        return bool(cursor.rowcount)
 
 
 _FINISH = """

@@ -1,5 +1,6 @@
 """The worker's end of the cluster: takes messages, and is ended or interrupted in good order."""
 
+import gc
 import logging
 import os
 import signal
@@ -61,6 +62,7 @@ def run(
 
     signal.signal(signal.SIGTERM, interrupt)
     source = TaskSource(tasks, ListenBroker(), executor.interrupted)
+    gc.freeze()  # what is here stays: no collection in the middle of a run need look at it
     django_q_worker(source, results, timer, timeout)
     executor.close()
     logger.debug("worker %d ends", os.getpid())

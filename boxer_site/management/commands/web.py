@@ -1,5 +1,6 @@
 """`manage.py web`: the HTTP server alone, which needs no privilege."""
 
+import gc
 import signal
 import socket
 from argparse import ArgumentParser
@@ -49,6 +50,7 @@ def serve(server: socket.socket) -> None:
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECS,
     )
+    gc.freeze()  # modules and models stay: no collection need look at them
     # uvicorn raises the signal that stopped it once more, for whoever had wanted it before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
