@@ -144,12 +144,14 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 def _content_storage() -> dict[str, object]:
     if env.text("BOXER_STORAGE", "disk", choices=("disk", "s3")) == "disk":
+        # A web server that isn't root shares its group with the workers, which are.
+        shared = env.boolean("BOXER_STORAGE_SHARED", False)
         return {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
             "OPTIONS": {
                 "location": str(env.path("BOXER_STORAGE_DIR", str(BOXER_HOME / "contents"))),
-                "file_permissions_mode": 0o600,
-                "directory_permissions_mode": 0o700,
+                "file_permissions_mode": 0o660 if shared else 0o600,
+                "directory_permissions_mode": 0o770 if shared else 0o700,
             },
         }
     bucket = env.text("BOXER_S3_BUCKET")
