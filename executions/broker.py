@@ -1,16 +1,12 @@
 """django-q2's ORM queue, woken by LISTEN and read with SKIP LOCKED instead of being polled."""
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from django.db import connections
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
-
-from executions import audit
 
 CHANNEL = "boxer_queue"
 
@@ -22,13 +18,6 @@ _ENQUEUE = f"""
     WITH message AS (
         INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, now()) RETURNING id
     )
-    SELECT id, pg_notify('{CHANNEL}', '') FROM message
-"""  # noqa: S608 (both names are constants)
-
-_ENQUEUE_AUDITED = f"""
-    WITH message AS (
-        INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, now()) RETURNING id
-    ), entry AS ({audit.INSERT})
     SELECT id, pg_notify('{CHANNEL}', '') FROM message
 """  # noqa: S608 (both names are constants)
 
@@ -47,14 +36,10 @@ class ListenBroker(ORM):  # type: ignore[misc]
 
     _listening: object = None
 
-    def enqueue(self, task: str, entry: Sequence[Any] = ()) -> int:
-        """Add a signed package within the caller's transaction; the message's id.
-
-        `entry` (the values of audit.INSERT) goes into the audit log by the same statement.
-        """
-        sql = _ENQUEUE_AUDITED if entry else _ENQUEUE
+    def enqueue(self, task: str) -> int:
+        """Add a signed package within the caller's transaction; the message's id."""
         with connections[Conf.ORM].cursor() as cursor:
-            cursor.execute(sql, [self.list_key or Conf.CLUSTER_NAME, task, *entry])
+            cursor.execute(_ENQUEUE, [self.list_key or Conf.CLUSTER_NAME, task])
             return int(cursor.fetchone()[0])
 
     def dequeue(self, timeout: float = 5.0) -> list[tuple[int, str]] | None:

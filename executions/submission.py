@@ -1,18 +1,23 @@
 """A run is asked for: its row, its inputs and its message commit together, or nothing does."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Field
 
 from executions import audit
 from executions.actor import Actor
+from executions.broker import CHANNEL
 from executions.errors import NetworkUnavailable, NoWorker, QueueFull
 from executions.hosts import HOST_SILENCE
 from executions.image_policy.decision import decide
 from executions.inputs import hold_inputs
-from executions.messages import enqueue
+from executions.messages import broker_key, package_of
 from executions.models import Execution, Network
 from executions.sandbox.spec import Limits
 from executions.sealed import services as sealed
@@ -40,58 +45,95 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
     """
     if request.network == Network.SANDBOX:
         raise NetworkUnavailable("network 'sandbox' is not available on this installation")
-    _check_capacity()
     decided = decide(actor=actor, image=request.image)
-    with transaction.atomic():
-        [execution] = Execution.objects.bulk_create(
-            [
-                Execution(
-                    exec_id=request.exec_id,
-                    owner_id=actor.user_id,
-                    image=decided.image,
-                    image_terms=decided.terms,
-                    cmd=list(request.cmd),
-                    env=sealed.masked(request.env),
-                    cwd=request.cwd,
-                    files=list(request.files),
-                    network=request.network,
-                    persist=request.persist,
-                    cpu_cores=request.limits.cpu_cores,
-                    memory_mb=request.limits.memory_mb,
-                    pids_limit=request.limits.pids_limit,
-                    wall_clock_secs=request.limits.wall_clock_secs,
-                    nofile=request.limits.nofile,
-                    message_id=enqueue(request.exec_id, entry=_entry(actor, request)),
-                )
-            ]
-        )
-        sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
-        if request.files:
-            hold_inputs(owner_id=actor.user_id, exec_id=request.exec_id, paths=request.files)
-
-
-def _entry(actor: Actor, request: RunRequest) -> list[Any]:
-    return audit.entry_values(
+    execution = Execution(
+        exec_id=request.exec_id,
+        owner_id=actor.user_id,
+        image=decided.image,
+        image_terms=decided.terms,
+        cmd=list(request.cmd),
+        env=sealed.masked(request.env),
+        cwd=request.cwd,
+        files=list(request.files),
+        network=request.network,
+        persist=request.persist,
+        cpu_cores=request.limits.cpu_cores,
+        memory_mb=request.limits.memory_mb,
+        pids_limit=request.limits.pids_limit,
+        wall_clock_secs=request.limits.wall_clock_secs,
+        nofile=request.limits.nofile,
+    )
+    entry = audit.entry_values(
         actor,
         audit.Verb.RUN_SUBMITTED,
         "executions.execution",
         request.exec_id,
         details={"image": request.image, "network": request.network},
     )
+    alone = not request.files and execution.env == list(request.env)
+    # What is one statement commits by itself.
+    with contextlib.nullcontext() if alone else transaction.atomic():
+        execution.pk = _queue(execution, entry)
+        sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
+        if request.files:
+            hold_inputs(owner_id=actor.user_id, exec_id=request.exec_id, paths=request.files)
 
 
-def _check_capacity() -> None:
-    """A soft bound: requests that arrive together may exceed the limit by their number."""
+def _queue(execution: Execution, entry: Sequence[Any]) -> int:
+    """Its row, its message and its entry in the audit log, in one statement; the row's id.
+
+    The bound is a soft one: requests that arrive together may exceed it by their number. Raises
+    NoWorker, QueueFull, and then there is nothing of it.
+    """
+    limit: int = settings.BOXER_QUEUE_LIMIT
+    values = [
+        field.get_db_prep_save(field.pre_save(execution, add=True), connection)
+        for field in _columns()
+    ]
+    message = (broker_key(), package_of(execution.exec_id))
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM executions_execution"
-            " WHERE status = 'queued' LIMIT %s) AS waiting),"
-            " EXISTS (SELECT 1 FROM executions_workerhost"
-            " WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => %s))",
-            [settings.BOXER_QUEUE_LIMIT, HOST_SILENCE.total_seconds()],
+            _statement(),
+            [limit, HOST_SILENCE.total_seconds(), *message, limit, *values, *entry],
         )
-        waiting, alive = cursor.fetchone()
+        waiting, alive, pk, _ = cursor.fetchone()
     if not alive:
         raise NoWorker("no worker is alive to run it")
-    if waiting >= settings.BOXER_QUEUE_LIMIT:
+    if pk is None:
         raise QueueFull(f"{waiting} runs are waiting already, the most this installation queues")
+    return int(pk)
+
+
+@cache
+def _columns() -> tuple["Field[Any, Any]", ...]:
+    """All that the model gives a value, whichever fields it has."""
+    unset = ("id", "message_id")
+    fields = Execution._meta.concrete_fields  # noqa: SLF001 (Django documents _meta)
+    return tuple(field for field in fields if field.attname not in unset)
+
+
+@cache
+def _statement() -> str:
+    names = ", ".join(f'"{field.column}"' for field in _columns())
+    # What is selected has no type of the column that it is for.
+    values = ", ".join(f"%s::{field.db_type(connection)}" for field in _columns())
+    return f"""
+        WITH room AS (
+            SELECT
+                (SELECT count(*) FROM (SELECT 1 FROM executions_execution
+                    WHERE status = 'queued' LIMIT %s) AS queued) AS waiting,
+                EXISTS (SELECT 1 FROM executions_workerhost WHERE stopped_at IS NULL
+                    AND seen_at > now() - make_interval(secs => %s)) AS alive
+        ), message AS (
+            INSERT INTO django_q_ormq (key, payload, lock)
+            SELECT %s, %s, now() FROM room WHERE alive AND waiting < %s RETURNING id
+        ), run AS (
+            INSERT INTO executions_execution ({names}, message_id)
+            SELECT {values}, id FROM message RETURNING id
+        ), entry AS (
+            INSERT INTO audit_entry ({audit.COLUMNS}) SELECT {audit.TYPED_VALUES} FROM message
+        )
+        SELECT waiting, alive, run.id,
+            CASE WHEN run.id IS NOT NULL THEN pg_notify('{CHANNEL}', '') END
+        FROM room LEFT JOIN run ON true
+    """  # noqa: S608 (names of our own tables and columns)

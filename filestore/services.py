@@ -49,7 +49,7 @@ def link(*, owner_id: int, path: str, blob: Blob) -> StoredFile:
     return _point(owner_id=owner_id, path=path, blob=blob)
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def references(*, owner_id: int, paths: Sequence[str]) -> list[StoredFile]:
     """The files at `paths`, in that order, whose contents stay until the transaction ends.
 

@@ -23,6 +23,8 @@ FAILURES_A_MINUTE = 20
 
 COLUMNS = "user_id, username, token, address, verb, object_type, object_id, owner_id, details"
 VALUES = "%s, %s, %s, %s, %s, %s, %s, %s, %s"
+TYPED_VALUES = "%s::bigint, %s, %s, %s, %s, %s, %s, %s::bigint, %s::jsonb"
+"""The same where no column gives them a type: `INSERT … SELECT … FROM`."""
 INSERT = f"INSERT INTO audit_entry ({COLUMNS}) VALUES ({VALUES})"  # noqa: S608 (constants)
 """Fit to be one part of a larger statement (`WITH … AS (INSERT …)`) with `entry_values`."""
 
