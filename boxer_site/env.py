@@ -104,6 +104,25 @@ def addresses(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def networks(name: str) -> tuple[str, ...]:
+    """A list of IPv4 networks in CIDR notation."""
+    values = words(name)
+    for value in values:
+        try:
+            ipaddress.IPv4Network(value)
+        except ValueError as error:
+            raise bad(name, value, f"must be IPv4 networks such as 10.1.2.0/24: {error}") from None
+    return values
+
+
+def network(name: str) -> str:
+    """One IPv4 network with room for more than one address, or nothing."""
+    values = networks(name)
+    if len(values) > 1 or any(ipaddress.IPv4Network(one).prefixlen > 29 for one in values):
+        raise bad(name, " ".join(values), "must be one IPv4 network of /29 or larger")
+    return "".join(values)
+
+
 def images(name: str) -> tuple[str, ...]:
     """A list of image references."""
     values = words(name)

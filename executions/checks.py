@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Caution
 
+from executions.host import sandbox_network
 from executions.sandbox.cgroup import CgroupError
 from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.runsc import Runsc, RunscError
@@ -132,6 +133,18 @@ def check_cgroups(**_: object) -> list[CheckMessage]:
         )
         return [Error(f"cgroups can't be used: {error}", hint=hint, id="boxer.E006")]
     return []
+
+
+@register(TAG, deploy=True)
+def check_sandbox_network(**_: object) -> list[CheckMessage]:
+    if os.geteuid() != 0:
+        return []  # only root can look; see check_root
+    lack = sandbox_network().lack()
+    if not lack:
+        return []
+    why = f"Runs with network `sandbox` are refused: {lack}."
+    hint = install("nftables", "containernetworking-plugins")
+    return [Caution(why, hint=hint, id="boxer.W004")]
 
 
 @register(TAG, deploy=True)

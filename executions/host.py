@@ -1,6 +1,5 @@
 """This host as the sandbox library sees it: tools, directories, cgroups, bounds."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,8 @@ from django.conf import settings
 
 from executions.sandbox import pool
 from executions.sandbox.cgroups import Hierarchy
+from executions.sandbox.network.attachment import Network
+from executions.sandbox.network.home import digest_of, network_of
 from executions.sandbox.runsc import Runsc
 from executions.sandbox.sandbox import Host, install_tools
 from executions.sandbox.spec import Bounds, SandboxError
@@ -15,8 +16,7 @@ from executions.sandbox.spec import Bounds, SandboxError
 
 def sandbox_group() -> str:
     """The cgroup below which a home's sandboxes have theirs."""
-    home = hashlib.sha256(str(settings.BOXER_HOME).encode()).hexdigest()[:8]
-    return f"boxer-{home}"
+    return f"boxer-{digest_of(settings.BOXER_HOME)}"
 
 
 def sandbox_host(directory: Path) -> Host:
@@ -34,6 +34,22 @@ def sandbox_host(directory: Path) -> Host:
             tmp_bytes=settings.BOXER_TMP_LIMIT_BYTES,
         ),
         dns_servers=settings.BOXER_DNS_SERVERS,
+        network=sandbox_network(),
+    )
+
+
+PLUGIN_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
+"""Where Debian, everybody else, and Fedora have the CNI plugins."""
+
+
+def sandbox_network() -> Network:
+    """What network mode `sandbox` stands on."""
+    return network_of(
+        settings.BOXER_HOME,
+        subnet=settings.BOXER_NETWORK_SUBNET,
+        configuration=settings.BOXER_CNI_CONFIG,
+        opened=settings.BOXER_EGRESS_ALLOW,
+        resolvers=settings.BOXER_DNS_SERVERS,
     )
 
 

@@ -12,15 +12,26 @@ HOST_SILENCE = timedelta(seconds=15)
 """A host whose cluster hasn't been seen for so long (it says so every 5 s) counts as dead."""
 
 
-def started(*, host_id: str, name: str, workers: int, runsc_version: str) -> None:
+def started(
+    *, host_id: str, name: str, workers: int, runsc_version: str, network_lack: str = ""
+) -> None:
     values: dict[str, Any] = {
         "name": name,
         "workers": workers,
         "runsc_version": runsc_version,
+        "network_lack": network_lack,
         "seen_at": Now(),
         "stopped_at": None,
     }
     WorkerHost.objects.update_or_create(pk=host_id, defaults=values)
+
+
+def sandbox_network_lack() -> str:
+    """What keeps a living host from giving a run a network of its own: any may be to run it."""
+    lacks = WorkerHost.objects.filter(
+        stopped_at=None, seen_at__gt=timezone.now() - HOST_SILENCE
+    ).values_list("network_lack", flat=True)
+    return next(filter(None, lacks), "")
 
 
 def alive(*, host_id: str) -> None:

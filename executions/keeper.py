@@ -10,9 +10,10 @@ from django.db import Error, connections
 from executions import hosts, services, workers
 from executions.audit import keeping
 from executions.cluster.primitives import PipeEvent
-from executions.host import sandbox_host
+from executions.host import sandbox_host, sandbox_network
 from executions.image_policy.inventory import Inventory
 from executions.image_store import image_store
+from executions.sandbox.network import upkeep
 from executions.sandbox.sandbox import clear
 from executions.sandbox.spec import SandboxError
 from filestore import services as filestore
@@ -32,6 +33,7 @@ class Keeper:
     def __init__(self, home: Path, stop: PipeEvent) -> None:
         self._home = home
         self._stop = stop
+        self._watch = upkeep.Watch(sandbox_network())
         self._duties: list[tuple[float, Callable[[], object]]] = [
             (DEAD_WORKERS_SECS, self.bury_workers),
             (LOST_HOSTS_SECS, services.reap_lost_hosts),
@@ -45,12 +47,16 @@ class Keeper:
 
     def run(self) -> None:
         due = [0.0] * len(self._duties)
-        while not self._stop.is_set():
-            for number, (rhythm, duty) in enumerate(self._duties):
-                if time.monotonic() >= due[number]:
-                    self._do(duty)
-                    due[number] = time.monotonic() + rhythm
-            self._stop.wait(max(0.0, min(due) - time.monotonic()))
+        self._watch.start()
+        try:
+            while not self._stop.is_set():
+                for number, (rhythm, duty) in enumerate(self._duties):
+                    if time.monotonic() >= due[number]:
+                        self._do(duty)
+                        due[number] = time.monotonic() + rhythm
+                self._stop.wait(max(0.0, min(due) - time.monotonic()))
+        finally:
+            self._watch.stop()
 
     def _do(self, duty: Callable[[], object]) -> None:
         name = getattr(duty, "__name__", str(duty))
@@ -80,7 +86,11 @@ class Keeper:
 
 
 def remove_traces(home: Path) -> None:
-    """After every worker has ended: the directories of our cgroups, which else outlive us."""
+    """After every worker has ended: our network and cgroups, which else outlive us."""
+    try:
+        upkeep.remove(sandbox_network())
+    except (SandboxError, OSError):
+        logger.exception("the sandboxes' network can't be removed")
     hierarchy = sandbox_host(home / "workers").hierarchy
     if hierarchy is not None:
         hierarchy.remove_group()

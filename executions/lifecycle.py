@@ -25,6 +25,9 @@ class Ending:
     wall_ms: int | None = None
     cpu_ms: int | None = None
     max_memory_bytes: int | None = None
+    net_sent_bytes: int | None = None
+    net_received_bytes: int | None = None
+    net_refused: int | None = None
     error: str = ""
     error_code: str = ""
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -95,6 +98,8 @@ _FINISH = """
             status = 'finished', finished_at = now(), outcome = %(outcome)s,
             exit_code = %(exit_code)s, signal = %(signal)s, wall_ms = %(wall_ms)s,
             cpu_ms = %(cpu_ms)s, max_memory_bytes = %(max_memory_bytes)s,
+            net_sent_bytes = %(net_sent_bytes)s, net_received_bytes = %(net_received_bytes)s,
+            net_refused = %(net_refused)s,
             error = %(error)s, error_code = %(error_code)s, left_out = %(left_out)s
         WHERE id = %(id)s AND status IN ('pulling', 'running') AND attempts = %(attempts)s
         RETURNING id, exec_id

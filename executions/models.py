@@ -58,6 +58,9 @@ class WorkerHost(models.Model):
     name = models.CharField(max_length=255, help_text="Host name.")
     workers = models.PositiveIntegerField(help_text="Runs at a time.")
     runsc_version = models.CharField(max_length=64, blank=True, default="")
+    network_lack = models.TextField(
+        blank=True, default="", help_text="Why it can't give a sandbox a network of its own."
+    )
     started_at = models.DateTimeField(auto_now_add=True)
     seen_at = models.DateTimeField(db_index=True)
     stopped_at = models.DateTimeField(null=True)

@@ -245,6 +245,7 @@ _OUTCOMES = {
 
 
 def _ending(result: RunResult, left_out: list[dict[str, str]]) -> Ending:
+    traffic = result.traffic
     error, code = "", ""
     if result.end is End.BROKEN:
         error, code = result.detail, "infra_error"
@@ -259,6 +260,9 @@ def _ending(result: RunResult, left_out: list[dict[str, str]]) -> Ending:
         wall_ms=result.wall_ms,
         cpu_ms=result.cpu_ms,
         max_memory_bytes=result.max_memory_bytes,
+        net_sent_bytes=traffic.sent_bytes if traffic else None,
+        net_received_bytes=traffic.received_bytes if traffic else None,
+        net_refused=traffic.refused if traffic else None,
         error=error,
         error_code=code,
         left_out=left_out,

@@ -14,7 +14,7 @@ from executions import audit
 from executions.actor import Actor
 from executions.broker import CHANNEL
 from executions.errors import NetworkUnavailable, NoWorker, QueueFull
-from executions.hosts import HOST_SILENCE
+from executions.hosts import HOST_SILENCE, sandbox_network_lack
 from executions.image_policy.decision import decide
 from executions.inputs import hold_inputs
 from executions.messages import broker_key, package_of
@@ -44,7 +44,7 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
     Raises QueueFull, NoWorker, InputNotFound, NetworkUnavailable, ImageRefused.
     """
     if request.network == Network.SANDBOX:
-        raise NetworkUnavailable("network 'sandbox' is not available on this installation")
+        _check_network()
     decided = decide(actor=actor, image=request.image)
     execution = Execution(
         exec_id=request.exec_id,
@@ -77,6 +77,12 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
         sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
         if request.files:
             hold_inputs(owner_id=actor.user_id, exec_id=request.exec_id, paths=request.files)
+
+
+def _check_network() -> None:
+    """Asked for this mode alone: one statement more."""
+    if lack := sandbox_network_lack():
+        raise NetworkUnavailable(f"network 'sandbox' is not available on this installation: {lack}")
 
 
 def _queue(execution: Execution, entry: Sequence[Any]) -> int:

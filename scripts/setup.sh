@@ -22,6 +22,7 @@ needed=(
     busybox=busybox-static
     catatonit=catatonit
     ip=iproute2
+    nft=nftables
     /usr/lib/cni/bridge=containernetworking-plugins
     /etc/ssl/certs/ca-certificates.crt=ca-certificates
 )

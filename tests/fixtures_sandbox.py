@@ -16,6 +16,7 @@ import pytest
 from executions.sandbox import control, kernel, runsc
 from executions.sandbox.cgroups import Hierarchy
 from executions.sandbox.images import ImageStore
+from executions.sandbox.network.home import network_of
 from executions.sandbox.runsc import Runsc
 from executions.sandbox.sandbox import Host, Sandbox, install_tools
 from executions.sandbox.spec import Bounds, InputFile, Limits, RunResult, RunSpec
@@ -135,6 +136,7 @@ def make_host(home: Path, *, cgroups: bool = True) -> Host:
             tmp_bytes=16 * MIB,
         ),
         dns_servers=("192.0.2.1",),
+        network=network_of(home),
     )
 
 

@@ -135,12 +135,17 @@ def sandbox(
     tmp_bytes: int,
     binds: Sequence[Bind],
     netns: bool,
+    netns_path: Path | None = None,
 ) -> dict[str, Any]:
     """config.json of a sandbox whose first process waits and reaps.
 
     That process is root without any capability, so that the program (nobody) can't signal it.
+    `netns_path` names a network namespace to join; without it runsc makes one.
     """
-    namespaces = ["pid", "ipc", "uts", "mount"] + (["network"] if netns else [])
+    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
+    if netns:
+        named = {"path": str(netns_path)} if netns_path else {}
+        namespaces.append({"type": "network", **named})
     return {
         "ociVersion": "1.0.2",
         "process": {
@@ -170,7 +175,7 @@ def sandbox(
             _bind(output, "/output", "rw"),
             *(_bind(bind.source, bind.destination, "ro") for bind in binds),
         ],
-        "linux": {"namespaces": [{"type": kind} for kind in namespaces]},
+        "linux": {"namespaces": namespaces},
     }
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import select
+import shutil
 import signal as signals
 import subprocess
 import time
@@ -42,6 +43,13 @@ FATAL_SIGNALS = frozenset(range(1, 65)) - {
 # Enters the sandbox's cgroup, then becomes runsc: what runsc starts is born inside, the limits hold
 # from its first moment. The shell is the host's busybox and the script is fixed.
 _ENTER = 'for door in $1; do echo 0 > "$door" || exit 125; done; shift; exec "$@"'
+
+# gVisor #10704: since Linux 6.11 a runsc from before its fix takes every network namespace for the
+# host's by what it sees in /proc/sys/net, so it is shown nothing there.
+_MASK = '"$0" mount -t tmpfs -o ro,size=4k none /proc/sys/net && exec "$@"'
+_MISTAKEN = "in root network namespace"
+_mistaken: set[str] = set()
+"""Those that were seen to be, by Runsc._identity(): each process finds out by one failed boot."""
 
 # The same for the command's client. Its exit code goes to descriptor 3, and so does what the shell
 # itself has to say: that its client was killed, which a code alone doesn't tell from the program's.
@@ -95,6 +103,24 @@ class Runsc:
         the cgroup and files in `state`, which are the caller's to remove.
         """
         (bundle / "config.json").write_text(json.dumps(config))
+        mask = network == "sandbox" and self._identity() in _mistaken
+        try:
+            return self._boot(sandbox_id, bundle, network, doors, mask=mask)
+        except RunscError as error:
+            if mask or network != "sandbox" or _MISTAKEN not in str(error):
+                raise
+        self.forget(sandbox_id)
+        _mistaken.add(self._identity())
+        return self._boot(sandbox_id, bundle, network, doors, mask=True)
+
+    def _identity(self) -> str:
+        """Changes with the binary and with the kernel."""
+        found = shutil.which(self.binary)
+        return f"{os.uname().release} {found} {Path(found).stat().st_mtime_ns if found else 0}"
+
+    def _boot(
+        self, sandbox_id: str, bundle: Path, network: str, doors: Sequence[str], *, mask: bool
+    ) -> int:
         pid_file = bundle / "pid"
         command = [
             *self._flags(network),
@@ -104,12 +130,16 @@ class Runsc:
             f"--pid-file={pid_file}",
             sandbox_id,
         ]
+        if mask:
+            box = self.busybox
+            private = [box, "unshare", "-m", "--propagation", "slave", box, "sh", "-c", _MASK]
+            command = [*private, shutil.which(box) or box, *command]
         if doors:
             command = [self.busybox, "sh", "-c", _ENTER, "enter", " ".join(doors), *command]
         said = bundle / "boot.log"
         # To a file, not a pipe: the sandbox keeps what it is given, and a pipe would never end.
         # Only root may write to it: a program finds it as /proc/1/fd/2 and could fill our disk.
-        with os.fdopen(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as log:
+        with os.fdopen(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
             try:
                 code = processes.run(command, stderr=log, timeout=BOOT_TIMEOUT_SECS)
             except (OSError, subprocess.TimeoutExpired) as error:

@@ -17,12 +17,21 @@ from executions.sandbox import oci
 from executions.sandbox.capture import Capture, Captured, Stop
 from executions.sandbox.cgroup import Cgroup, Uncontrolled
 from executions.sandbox.cgroups import Hierarchy
+from executions.sandbox.network.attachment import Attachment, Network
 from executions.sandbox.outputs import Outputs
 from executions.sandbox.reaping import reap
 from executions.sandbox.rootfs import Rootfs, make_directory, write_file
 from executions.sandbox.runsc import Runsc
 from executions.sandbox.shell import Shell, send_shell
-from executions.sandbox.spec import Bounds, End, InputFile, RunResult, RunSpec, SandboxError
+from executions.sandbox.spec import (
+    Bounds,
+    End,
+    InputFile,
+    RunResult,
+    RunSpec,
+    SandboxError,
+    Traffic,
+)
 
 RUNSC_FAILED = 128
 """How `runsc exec` ends when it fails itself; a program may end so too."""
@@ -50,6 +59,7 @@ class Host:
     """Each sandbox has a directory of its own below; only we can enter it."""
     bounds: Bounds
     dns_servers: tuple[str, ...]
+    network: Network
 
 
 class Sandbox:
@@ -64,6 +74,7 @@ class Sandbox:
         self._cgroup: Cgroup = (
             hierarchy.cgroup(sandbox_id) if hierarchy else Uncontrolled(self._base)
         )
+        self._network = Attachment(host.network, sandbox_id, self._base)
         self._kernel: int | None = None
         """A pidfd: a number may be another process' one day."""
         self._shell: Shell | None = None
@@ -101,6 +112,9 @@ class Sandbox:
         self._cgroup.create()
         if ahead:
             self._cgroup.give_way()
+        own_network = network == "sandbox"
+        if own_network:
+            self._network.attach()
         config = oci.sandbox(
             rootfs=self._rootfs.merged,
             output=self._rootfs.output,
@@ -109,6 +123,7 @@ class Sandbox:
             tmp_bytes=bounds.tmp_bytes,
             binds=self._rootfs.binds,
             netns=network != "host",
+            netns_path=self._network.namespace if own_network else None,
         )
         pid = self._host.runsc.boot(
             self.id, self._base, config, network=network, doors=self._cgroup.doors
@@ -136,6 +151,7 @@ class Sandbox:
         moved = directory / self.id
         self._base.rename(moved)
         self._base, self._rootfs = moved, Rootfs(moved)
+        self._network = Attachment(self._host.network, self.id, moved)
         send_shell(connection, self.id.encode(), self._shell, self._kernel)
         self.let_go()
 
@@ -196,6 +212,7 @@ class Sandbox:
             out_of_memory=self._cgroup.oom_kills() > 0,
             cpu_ms=(self._cgroup.cpu_ns() - cpu) // 1_000_000 if self._measured else None,
             memory=max(0, self._cgroup.peak_bytes() - memory) if self._measured else None,
+            traffic=self._network.figures(),
         )
 
     @property
@@ -246,6 +263,7 @@ class Sandbox:
     def destroy(self) -> None:
         """Leave nothing: processes, mounts, cgroup, runsc's state, directory. May be repeated."""
         self.kill()
+        self._network.detach()
         self._cgroup.remove()
         self._host.runsc.forget(self.id)
         # Last, since whatever is left after a crash is found by its directory.
@@ -264,6 +282,7 @@ def _result(
     out_of_memory: bool,
     cpu_ms: int | None,
     memory: int | None,
+    traffic: Traffic | None,
 ) -> RunResult:
     """Tell the ends apart. The kernel's own count tells out of memory from everything else."""
     stderr = _without_epitaph(captured.stderr) if lost else captured.stderr
@@ -296,6 +315,7 @@ def _result(
         cpu_ms=cpu_ms,
         max_memory_bytes=memory,
         detail=detail,
+        traffic=traffic,
     )
 
 

@@ -71,6 +71,17 @@ class End(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What passed a sandbox's network while it lived."""
+
+    sent_bytes: int
+    """IPv4 packets, headers included, that the rules let out."""
+    received_bytes: int
+    refused: int
+    """Attempts to connect that the rules refused; a datagram is one, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     end: End
     exit_code: int | None
@@ -85,3 +96,5 @@ class RunResult:
     """Peak of what the run used above the booted sandbox. None where nothing measures it."""
     detail: str = ""
     """Why, for End.BROKEN."""
+    traffic: Traffic | None = None
+    """None where it had no network of its own."""

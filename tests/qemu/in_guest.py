@@ -20,6 +20,7 @@ from typing import Any
 from executions.sandbox import kernel
 from executions.sandbox.cgroup import Cgroup, CgroupError
 from executions.sandbox.cgroups import Hierarchy
+from executions.sandbox.network.home import network_of
 from executions.sandbox.runsc import Runsc
 from executions.sandbox.sandbox import Host, Sandbox, install_tools
 from executions.sandbox.spec import Bounds, Limits, RunResult, RunSpec
@@ -61,6 +62,7 @@ def host() -> Host:
         directory=HOME / "sandboxes",
         bounds=Bounds(output_bytes=MIB, output_dir_bytes=MIB, output_dir_files=10, tmp_bytes=MIB),
         dns_servers=(),
+        network=network_of(HOME),
     )
 
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from executions.cluster.sentinel import BoxerSentinel
-from executions.host import prepare_host
+from executions.host import prepare_host, sandbox_network
 
 
 class Command(BaseCommand):
@@ -21,5 +21,8 @@ class Command(BaseCommand):
             settings.BOXER_WORKER_HOST_ID or str(uuid.uuid4()), settings.BOXER_HOME / "cluster.sock"
         )
         sentinel.run(
-            name=socket.gethostname(), workers=settings.BOXER_WORKERS, runsc_version=version
+            name=socket.gethostname(),
+            workers=settings.BOXER_WORKERS,
+            runsc_version=version,
+            network_lack=sandbox_network().lack()[:1000],
         )
