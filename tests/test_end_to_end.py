@@ -327,11 +327,6 @@ def test_without_a_network_nothing_is_reached(
     assert answer["exit_code"] != 0
 
 
-def test_a_network_that_is_not_offered_is_refused(stack: Stack, shell: Any) -> None:
-    status, answer = shell("true", network="sandbox")
-    assert (status, answer["code"]) == (400, "network_unavailable")
-
-
 # ── Files ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django_q.models import OrmQ
 
+from executions import hosts
 from executions.api.serializers import IMAGE_PATTERN
 from executions.models import Execution
 from tests.answers import error_of
@@ -306,6 +308,14 @@ def test_a_good_request_is_only_missing_a_worker(client: Client, change: dict[st
     error_of(post(client, GOOD | change), 503, "no_worker")
 
 
-def test_the_network_that_is_not_there_is_400(client: Client) -> None:
+def test_a_network_that_a_host_cannot_give_is_400_with_the_reason(client: Client) -> None:
+    hosts.started(
+        host_id=str(uuid.uuid4()),
+        name="here",
+        workers=1,
+        runsc_version="1",
+        network_lack="nft: no such program",
+    )
     response = post(client, GOOD | {"network": "sandbox"})
-    assert "sandbox" in error_of(response, 400, "network_unavailable")["error"]
+    assert "nft: no such program" in error_of(response, 400, "network_unavailable")["error"]
+    assert not Execution.objects.exists()

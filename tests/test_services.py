@@ -97,9 +97,18 @@ def test_a_full_queue_says_so(submit: Callable[..., str], settings: pytest.Fixtu
     submit()
 
 
-def test_the_sandbox_network_is_refused_until_it_exists(submit: Callable[..., str]) -> None:
-    with pytest.raises(NetworkUnavailable, match="sandbox"):
+def test_the_sandbox_network_is_refused_where_a_living_host_lacks_it(
+    submit: Callable[..., str],
+) -> None:
+    assert submit(network="sandbox")
+    another = "22222222-2222-2222-2222-222222222222"
+    lack = "the CNI plugin bridge is nowhere"
+    hosts.started(host_id=another, name="there", workers=1, runsc_version="1", network_lack=lack)
+    with pytest.raises(NetworkUnavailable, match=lack):
         submit(network="sandbox")
+    assert submit(network="none")
+    hosts.stopped(host_id=another)
+    assert submit(network="sandbox")
 
 
 def test_a_missing_input_is_named_and_nothing_is_queued(submit: Callable[..., str]) -> None:
