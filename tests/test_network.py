@@ -166,6 +166,17 @@ def test_a_run_without_a_network_of_its_own_has_no_figures(boxer: Networked) -> 
     assert execution(boxer.stack, found["exec_id"])["net_sent_bytes"] is None
 
 
+def test_where_a_worker_host_lacks_it_the_run_is_refused_with_the_reason(boxer: Networked) -> None:
+    sql = "UPDATE executions_workerhost SET network_lack = %s RETURNING id"
+    query(boxer.stack, sql, "no plugin of that name")
+    try:
+        status, answer = boxer.ask("tell(1)")
+    finally:
+        query(boxer.stack, sql, "")
+    assert (status, answer["code"]) == (400, "network_unavailable")
+    assert "no plugin of that name" in answer["error"]
+
+
 def test_ipv6_is_cut(boxer: Networked) -> None:
     six = ["2001:db8::10", "2001:db8::1", "fe80::1", "ff02::1"]
     found = boxer.run(f"tell([reach(a, 80, socket.AF_INET6) for a in {six}])")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django_q.models import OrmQ
 
-from executions import hosts
 from executions.api.serializers import IMAGE_PATTERN
 from executions.models import Execution
 from tests.answers import error_of
@@ -306,16 +304,3 @@ def test_inputs_that_collide_are_refused(client: Client, paths: list[str], told:
 )
 def test_a_good_request_is_only_missing_a_worker(client: Client, change: dict[str, Any]) -> None:
     error_of(post(client, GOOD | change), 503, "no_worker")
-
-
-def test_a_network_that_a_host_cannot_give_is_400_with_the_reason(client: Client) -> None:
-    hosts.started(
-        host_id=str(uuid.uuid4()),
-        name="here",
-        workers=1,
-        runsc_version="1",
-        network_lack="nft: no such program",
-    )
-    response = post(client, GOOD | {"network": "sandbox"})
-    assert "nft: no such program" in error_of(response, 400, "network_unavailable")["error"]
-    assert not Execution.objects.exists()
