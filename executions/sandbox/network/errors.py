@@ -5,5 +5,3 @@ from executions.sandbox.spec import SandboxError
 
 class NetworkError(SandboxError):
     """A sandbox can't be given a network; the message names what failed."""
-
-    code = "network_failed"
