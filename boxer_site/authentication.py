@@ -1,5 +1,6 @@
 """Who a request comes from: until there are accounts, everybody is the built-in anonymous user."""
 
+from copy import copy
 from functools import cache
 
 from django.contrib.auth import get_user_model
@@ -18,4 +19,5 @@ def anonymous_user() -> AbstractBaseUser:
 
 class AnonymousAccess(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None]:  # noqa: ARG002
-        return anonymous_user(), None
+        # A copy: Django keeps the permissions that it has looked up with the object.
+        return copy(anonymous_user()), None

@@ -21,6 +21,7 @@ from executions.errors import (
     ServiceBusy,
     WallClockExceeded,
 )
+from executions.image_policy.errors import PrefetchEnded
 from filestore.api.error_shape import error_response
 from filestore.errors import (
     BadPath,
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidRequest, 400),
     (ImageRefused, 403),
+    (PrefetchEnded, 409),
     (ServiceBusy, 503),
     (WallClockExceeded, 408),
     (OutputLimitExceeded, 507),

@@ -317,7 +317,7 @@ SPECTACULAR_SETTINGS = {
         "Sandbox execution service: pull any container image, run any command in it inside gVisor."
     ),
     "LICENSE": {"name": "MIT"},
-    "TAGS": [{"name": "files"}, {"name": "system"}, {"name": "execution"}],
+    "TAGS": [{"name": "files"}, {"name": "system"}, {"name": "execution"}, {"name": "images"}],
     # No page loads anything from another host; Swagger UI would ask its maker's validator.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

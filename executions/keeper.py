@@ -11,6 +11,7 @@ from executions import hosts, services, workers
 from executions.audit import keeping
 from executions.cluster.primitives import PipeEvent
 from executions.host import sandbox_host, sandbox_network
+from executions.image_policy import prefetches
 from executions.image_policy.inventory import Inventory
 from executions.image_store import image_store
 from executions.sandbox.network import upkeep
@@ -37,6 +38,8 @@ class Keeper:
         self._duties: list[tuple[float, Callable[[], object]]] = [
             (DEAD_WORKERS_SECS, self.bury_workers),
             (LOST_HOSTS_SECS, services.reap_lost_hosts),
+            (LOST_HOSTS_SECS, prefetches.reap_lost_hosts),
+            (GARBAGE_SECS, prefetches.forget_old),
             (AUDIT_SECS, self.chain_audit_log),
             (INVENTORY_SECS, Inventory().tell),
             (GARBAGE_SECS, keeping.settle_failures),
@@ -81,6 +84,7 @@ class Keeper:
                     logger.exception("what worker %s left can't be removed yet", worker.name)
                     continue
                 lost = services.reap_worker(host_id=worker.host_id, worker=worker.name)
+                lost += prefetches.reap_worker(host_id=worker.host_id, worker=worker.name)
                 workers.forget(worker)
                 logger.warning("worker %s had died; runs it had: %d", worker.name, lost)
 

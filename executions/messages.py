@@ -9,6 +9,9 @@ from django_q.signing import SignedPackage
 from executions.broker import ListenBroker
 
 RUN_TASK = "executions.tasks.run_execution"
+PREFETCH_TASK = "executions.tasks.prefetch_image"
+CLAIMED_TASKS = frozenset({RUN_TASK, PREFETCH_TASK})
+"""Whoever claims what they are about takes their message away."""
 
 
 def enqueue(exec_id: str) -> int:

@@ -15,7 +15,9 @@ from executions import services, workers
 from executions.cluster.primitives import PipeEvent
 from executions.errors import BoxerError
 from executions.host import pool_is_used, pool_socket, sandbox_host
+from executions.image_policy import prefetches, prefetching
 from executions.image_policy.enforcement import held
+from executions.image_policy.inventory import host_name
 from executions.image_store import image_store
 from executions.models import Execution, Outcome
 from executions.sandbox import pool
@@ -103,6 +105,33 @@ class Runner:
                 ending = _failed("the worker gave up", "infra_error")
                 _insist(partial(services.finish, execution=execution, ending=ending))
                 raise
+
+    def prefetch(self, prefetch_id: str) -> None:
+        """Claim, pull, say what came of it."""
+        if self.interrupted.is_set():
+            return
+        prefetch = _insist(
+            partial(
+                prefetches.claim,
+                prefetch_id=prefetch_id,
+                host_id=self._worker.host_id,
+                worker=self._worker.name,
+                host=host_name(),
+            )
+        )
+        if prefetch is None:
+            return
+        try:
+            self._preparing = True
+            try:
+                ended = prefetching.outcome(self._images, prefetch)
+            finally:
+                self._preparing = False
+        except Interrupted:
+            _insist(partial(prefetches.queue_again, prefetch=prefetch))
+        else:
+            if ended is not None:
+                _insist(partial(prefetching.write, prefetch=prefetch, ended=ended))
 
     def close(self) -> None:
         """The worker ends in good order and leaves nothing to find."""

@@ -126,14 +126,15 @@ def test_many_writers_and_many_chainers_make_one_chain() -> None:
                 chain()
         connections.close_all()
 
+    written(0)
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     chain()
-    assert Entry.objects.filter(seq__isnull=False).count() == 240
-    assert Head.objects.get().seq == 240
+    assert Entry.objects.filter(seq__isnull=False).count() == 241
+    assert Head.objects.get().seq == 241
     assert findings() == []
 
 

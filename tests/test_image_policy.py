@@ -1,6 +1,7 @@
 """Rules for images: which one decides, for whom, and what a pinned tag means."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +15,16 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
+from django_q.models import OrmQ
 
 from executions import audit, hosts, services
 from executions.actor import Actor
 from executions.audit.models import Entry
-from executions.errors import ImageRefused
-from executions.image_policy import inventory, known
+from executions.errors import ImageRefused, QueueFull
+from executions.image_policy import inventory, known, prefetches
 from executions.image_policy.decision import Terms, decide
 from executions.image_policy.enforcement import Refused, held
-from executions.image_policy.models import CachedImage, Pin, Rule
+from executions.image_policy.models import CachedImage, Pin, Prefetch, Rule
 from executions.models import Execution
 from executions.sandbox.images import ImageStore, ImageTooLarge
 from executions.sandbox.manifests import ARCHITECTURE
@@ -368,3 +370,58 @@ def test_rules_and_pins_are_made_in_the_admin_and_written_down(admin_client: Cli
     cached("docker.io/library/python:3.12")
     page = admin_client.get("/admin/image_policy/cachedimage/").content.decode()
     assert "docker.io/library/python:3.12" in page
+
+
+@pytest.mark.urls(__name__)
+def test_the_admin_prefetches_and_cancels(admin_client: Client) -> None:
+    add = "/admin/image_policy/prefetch/add/"
+    rule("ghcr.io/*", "refuse", name="no ghcr")
+    assert "no ghcr" in admin_client.post(add, {"image": "ghcr.io/a/b"}).content.decode()
+    assert "is not an image" in admin_client.post(add, {"image": "dir:/etc"}).content.decode()
+    assert not Prefetch.objects.exists()
+    assert admin_client.post(add, {"image": "python:3.12"}).status_code == 302
+    made = Prefetch.objects.get()
+    assert (made.reference, made.requested_by) == ("docker.io/library/python:3.12", "admin")
+    assert OrmQ.objects.filter(pk=made.message_id).exists()
+    Prefetch.objects.update(bytes_total=2_000_000, bytes_done=1_000_000, layers_total=4)
+    listed = admin_client.get("/admin/image_policy/prefetch/").content.decode()
+    assert "1.0 of 2.0 MB, 0 of 4 layers" in listed
+    chosen = {"action": "cancel", "_selected_action": [str(made.pk)]}
+    admin_client.post("/admin/image_policy/prefetch/", chosen)
+    made.refresh_from_db()
+    assert made.state == "cancelled"
+    assert not OrmQ.objects.filter(pk=made.message_id).exists()
+    page = f"/admin/image_policy/prefetch/{made.pk}"
+    assert admin_client.get(f"{page}/change/").status_code == 200
+    assert admin_client.post(f"{page}/delete/", {"post": "yes"}).status_code == 403
+    verbs = Entry.objects.filter(object_id=str(made.pk)).order_by("id")
+    assert list(verbs.values_list("verb", flat=True)) == [
+        "image_prefetched",
+        "image_prefetch_cancelled",
+    ]
+
+
+def test_no_more_prefetches_wait_than_may(alice: User) -> None:
+    Prefetch.objects.bulk_create(
+        Prefetch(image="a", reference="a", requested_by="x") for _ in range(prefetches.MOST_WAITING)
+    )
+    with pytest.raises(QueueFull):
+        prefetches.request(actor=of(alice), image="python")
+
+
+def test_prefetches_of_lost_hosts_have_failed_and_others_have_not(alice: User) -> None:
+    alive, silent = (str(uuid.uuid4()) for _ in range(2))
+    for host in (alive, silent):
+        hosts.started(host_id=host, name="h", workers=1, runsc_version="1")
+    hosts.stopped(host_id=silent)
+    made = [prefetches.request(actor=of(alice), image="python") for _ in range(3)]
+    for prefetch, host in zip(made, (alive, silent), strict=False):
+        claimed = prefetches.claim(prefetch_id=str(prefetch.pk), host_id=host, worker="w", host="h")
+        assert claimed is not None
+    assert (
+        prefetches.claim(prefetch_id=str(made[0].pk), host_id=silent, worker="v", host="h") is None
+    )
+    assert prefetches.reap_lost_hosts() == 1
+    states = [Prefetch.objects.get(pk=prefetch.pk).state for prefetch in made]
+    assert states == ["resolving", "failed", "queued"]
+    assert prefetches.reap_worker(host_id=alive, worker="w") == 1

@@ -20,15 +20,33 @@ STATUSES = {
     ("post", "/files"): {200, 400, 405, 406, 413, 415, 500, 503},
     ("get", "/healthz"): {200, 405, 406, 500, 503},
     ("get", "/readyz"): {200, 405, 406, 500, 503},
+    ("get", "/api/v1/images/"): {200, 403, 405, 406, 500, 503},
+    ("get", "/api/v1/images/prefetch/"): {200, 403, 405, 406, 500, 503},
+    ("post", "/api/v1/images/prefetch/"): {202, 400, 403, 405, 406, 413, 415, 500, 503},
+    ("get", "/api/v1/images/prefetch/{prefetch_id}/"): {200, 403, 404, 405, 406, 500, 503},
+    ("delete", "/api/v1/images/prefetch/{prefetch_id}/"): {
+        *(204, 403, 404, 405, 406, 409, 500, 503)
+    },
+    ("get", "/api/v1/image-rules/"): {200, 403, 405, 406, 500, 503},
+    ("post", "/api/v1/image-rules/"): {201, 400, 403, 405, 406, 413, 415, 500, 503},
+    ("delete", "/api/v1/image-rules/{rule_id}/"): {204, 403, 404, 405, 406, 500, 503},
     ("post", "/run"): {200, 400, 405, 406, 408, 413, 415, 500, 503, 507},
 }
 COMPONENTS = {
+    "CachedImage",
     "Checks",
     "Error",
     "Health",
+    "ImageList",
     "NotReady",
+    "Prefetch",
+    "PrefetchList",
+    "PrefetchRequest",
     "Readiness",
     "ResourceLimits",
+    "Rule",
+    "RuleList",
+    "RuleRequest",
     "RunRequest",
     "RunResponse",
     "Stopped",
@@ -71,7 +89,7 @@ def test_it_says_what_it_is(document: DOCUMENT) -> None:
         "1.0",
         {"name": "MIT"},
     )
-    assert [tag["name"] for tag in document["tags"]] == ["files", "system", "execution"]
+    assert [tag["name"] for tag in document["tags"]] == ["files", "system", "execution", "images"]
 
 
 def test_yaml_says_the_same(client: Client, document: DOCUMENT) -> None:
@@ -119,7 +137,7 @@ def test_components_keep_their_names(document: DOCUMENT) -> None:
 def test_each_operation_has_a_tag_an_id_and_a_summary(document: DOCUMENT) -> None:
     operations = [op for path in document["paths"].values() for op in path.values()]
     assert all(op["summary"] and op["description"] for op in operations)
-    assert all(set(op["tags"]) <= {"files", "system", "execution"} for op in operations)
+    assert all(set(op["tags"]) <= {"files", "system", "execution", "images"} for op in operations)
     assert len({op["operationId"] for op in operations}) == len(operations)
 
 

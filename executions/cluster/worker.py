@@ -11,9 +11,10 @@ from django_q.conf import Conf
 from django_q.signing import BadSignature, SignedPackage
 from django_q.worker import worker as django_q_worker
 
-from executions import runner, services
+from executions import runner
 from executions.broker import ListenBroker
 from executions.cluster.primitives import STOP, Mailbox, PipeEvent, Rendezvous, Timer
+from executions.messages import CLAIMED_TASKS
 from executions.sandbox import kernel
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ class TaskSource:
                 self._broker.fail(int(message_id))
                 continue
             task["cluster"] = Conf.CLUSTER_NAME
-            if task["func"] != services.RUN_TASK:
-                # The claim takes a run's own message away; every other task is acknowledged at
-                # its end and must stay hidden until then.
+            if task["func"] not in CLAIMED_TASKS:
+                # A claim takes the message away; every other task is acknowledged at its end and
+                # must stay hidden until then.
                 task["ack_id"] = int(message_id)
                 self._broker.keep(int(message_id))
             return task

@@ -165,10 +165,12 @@ class Prefetch(models.Model):
     error = models.TextField(blank=True, default="", editable=False)
     error_code = models.CharField(max_length=32, blank=True, default="", editable=False)
     requested_by = models.CharField(max_length=150, editable=False)
+    message_id = models.BigIntegerField(null=True, editable=False, help_text="In the queue.")
+    worker_host = models.UUIDField(null=True, editable=False, help_text="A start of workers.")
+    worker = models.CharField(max_length=64, blank=True, default="", editable=False)
     host = models.CharField(max_length=255, blank=True, default="", editable=False)
     requested_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, editable=False)
-    seen_at = models.DateTimeField(null=True, editable=False)
     finished_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:

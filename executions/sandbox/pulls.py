@@ -195,11 +195,11 @@ class Puller:
         manifest: manifests.Manifest | None = None,
     ) -> None:
         def report(done: int) -> None:
-            wish.progress("downloading", done)
             if manifest is not None:
                 # The configuration is a blob as well, and comes last.
                 come = min(manifest.layers, _entries(area / "layout" / "blobs" / "sha256"))
                 wish.layers(come, manifest.layers, manifest.download_bytes)
+            wish.progress("downloading", done)
 
         watch = umoci.GrowthWatch(
             area,
