@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +170,12 @@ def test_a_cancelled_one_stops_and_its_worker_goes_on(
 
 
 def skopeos(stack: Stack) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(stack.pid).children(recursive=True)
-        if child.name() == "skopeo"
-    ]
+    found = []
+    for child in psutil.Process(stack.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended between the two looks
+            if child.name() == "skopeo":
+                found.append(child)
+    return found
 
 
 def test_one_whose_worker_is_killed_is_marked_failed(
