@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from executions.audit import keeping
+from executions.audit.models import Entry as AuditEntry
 from executions.sandbox.images import ImageStore
 from tests.made_images import Entry, oci_image
 from tests.registry import Registry
+
+pytestmark = pytest.mark.django_db
 
 MANAGE = [sys.executable, str(Path(__file__).parent.parent / "manage.py"), "images"]
 
@@ -117,3 +121,27 @@ def test_on_a_terminal_one_line_is_updated(tmp_path: Path) -> None:
     assert shown.count(b"\n") == 1
     assert b"\r\x1b[K" in shown
     assert b"boxer.local/tools:1 sha256:" in shown.rsplit(b"\r\x1b[K")[-1]
+
+
+def test_what_is_done_by_hand_is_in_the_audit_log(home: Path, tmp_path: Path) -> None:
+    call_command("images", "import", str(an_image(tmp_path / "image")), "boxer.local/tools:1")
+    call_command("images", "remove", "boxer.local/tools:1")
+    entries = AuditEntry.objects.filter(object_id="boxer.local/tools:1").order_by("id")
+    assert [entry.verb for entry in entries] == ["image_imported", "image_removed"]
+    assert all(entry.username.startswith("local:") for entry in entries)
+
+
+def test_without_a_database_it_is_there_when_there_is_one_again(home: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "BOXER_HOME": str(home)}
+    layout = an_image(tmp_path / "image")
+    argv = [*MANAGE, "import", str(layout), "boxer.local/spooled:1"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not AuditEntry.objects.filter(object_id="boxer.local/spooled:1").exists()
+    (home / "audit-spool" / "odd.json").write_text("[]")
+    keeping.chain_and_note(home)
+    entry = AuditEntry.objects.get(object_id="boxer.local/spooled:1")
+    assert (entry.verb, entry.username[:6]) == ("image_imported", "local:")
+    assert entry.details["done_at"]
+    assert entry.seq is not None
+    assert [file.name for file in (home / "audit-spool").iterdir()] == ["odd.bad"]

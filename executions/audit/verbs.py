@@ -11,12 +11,13 @@ class Verb(StrEnum):
     LOGGED_OUT = "logout"
     TOKEN_FAILED = "token_failed"  # noqa: S105 (a verb)
     TOKEN_CREATED = "token_created"  # noqa: S105
-    TOKEN_CHANGED = "token_changed"  # noqa: S105
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
 
     RUN_SUBMITTED = "run_submitted"
     RUN_VIEWED = "run_viewed"
     """By somebody who isn't its owner; nobody keeps a record of people reading their own."""
+    RUNS_LISTED = "runs_listed"
+    """The same of a list in which others' stand."""
     RUN_CANCELLED = "run_cancelled"
     RUN_REPEATED = "run_repeated"
     RUN_DELETED = "run_deleted"

@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
+from executions.audit.spool import record_of_host
+from executions.audit.verbs import Verb
+from executions.image_policy.inventory import host_name
 from executions.image_store import image_store
 from executions.sandbox.images import BadReference, Image, ImageError, ImageStore, StoredImage
 
@@ -86,6 +90,7 @@ class Command(BaseCommand):
                 with self._progress(reference) as line:
                     image = store.pull(reference, progress=line)
                 self._report(image)
+                note(Verb.IMAGE_PULLED, image.reference, digest=image.digest)
             except (BadReference, ImageError) as error:
                 failed += 1
                 self.stderr.write(self.style.ERROR(str(error)))
@@ -96,6 +101,7 @@ class Command(BaseCommand):
         with self._progress(name) as line:
             image = store.import_archive(archive, name, progress=line)
         self._report(image)
+        note(Verb.IMAGE_IMPORTED, image.reference, digest=image.digest, archive=str(archive))
 
     @contextlib.contextmanager
     def _progress(self, name: str) -> Iterator[ProgressLine]:
@@ -124,6 +130,7 @@ class Command(BaseCommand):
 
     def remove(self, store: ImageStore, *, reference: str, **_: Any) -> None:
         store.remove(reference)
+        note(Verb.IMAGE_REMOVED, reference)
         self.stdout.write(f"Removed {reference}")
 
     def prune(self, store: ImageStore, *, keep_bytes: int, **_: Any) -> None:
@@ -131,8 +138,20 @@ class Command(BaseCommand):
         for image in removed:
             name = " ".join(image.references) or image.digest
             self.stdout.write(f"Removed {name} ({readable(image.size)})")
+            note(Verb.IMAGE_REMOVED, name, digest=image.digest, size=image.size)
         left = sum(image.size for image in store.list_images())
         self.stdout.write(f"Freed {readable(sum(i.size for i in removed))}; {left} bytes are left")
+
+
+def note(verb: Verb, name: str, **details: object) -> None:
+    """Into the audit log, by way of a file where there is no database."""
+    record_of_host(
+        settings.BOXER_HOME,
+        verb,
+        "image_policy.cachedimage",
+        name,
+        {"host": host_name(), "command": "images", **details},
+    )
 
 
 def _as_json(images: list[StoredImage]) -> str:
