@@ -14,6 +14,7 @@ import pytest
 from tests.environment import new_home
 from tests.leftovers import leftovers, processes
 from tests.stack import Stack, manage
+from tests.stack_access import query, until
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +78,9 @@ def test_a_signal_stops_everything_with_running_sandboxes_in_ten_seconds(
 
 
 def wait_for_command(stack: Stack) -> None:
-    """Until runsc executes a command in a sandbox of the stack."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if "exec" in words and any(str(stack.home) in word for word in words):
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"no sandbox came up:\n{stack.log[-3000:]}")
+    """Until a command is executed in a sandbox of the stack."""
+    running = "SELECT 1 FROM executions_execution WHERE status = 'running'"
+    until(lambda: query(stack, running), "a running command")
 
 
 def test_a_signal_during_the_start_stops_it_too() -> None:
