@@ -103,6 +103,16 @@ def test_an_entry_says_who_did_what_to_which_object_when() -> None:
     assert entry.at is not None
 
 
+def test_looking_again_and_again_is_one_look_a_minute() -> None:
+    for part in ("stdout", "stdout", "stderr", "stdout"):
+        audit.record_look(
+            ANN, audit.Verb.RUN_VIEWED, "executions.execution", "b-1", details={"part": part}
+        )
+    audit.record_look(Actor(8, "bob"), audit.Verb.RUN_VIEWED, "executions.execution", "b-1")
+    found = [(entry.username, entry.details.get("part")) for entry in entries("run_viewed")]
+    assert found == [("ann", "stdout"), ("ann", "stderr"), ("bob", None)]
+
+
 def test_an_entry_goes_with_its_transaction() -> None:
     taken_back(lambda: write(1))
     assert not Entry.objects.exists()
@@ -292,7 +302,7 @@ def test_the_list_is_filtered(capsys: pytest.CaptureFixture[str]) -> None:
 # ── What is written down ─────────────────────────────────────────────────────────────────────────
 
 
-def entries(verb: audit.Verb) -> list[Entry]:
+def entries(verb: str) -> list[Entry]:
     return list(Entry.objects.filter(verb=verb).order_by("id"))
 
 

@@ -6,6 +6,7 @@ from executions.audit.recording import (
     entry_values,
     record,
     record_failure,
+    record_look,
 )
 from executions.audit.requests import current_actor
 from executions.audit.verbs import Verb
@@ -18,4 +19,5 @@ __all__ = [
     "entry_values",
     "record",
     "record_failure",
+    "record_look",
 ]

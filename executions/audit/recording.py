@@ -47,6 +47,32 @@ def record(
         cursor.execute(INSERT, values)
 
 
+_ONCE = f"""
+    INSERT INTO audit_entry ({COLUMNS}) SELECT {TYPED_VALUES}
+    WHERE NOT EXISTS (
+        SELECT 1 FROM audit_entry WHERE object_id = %s AND verb = %s AND username = %s
+            AND details = %s AND at > clock_timestamp() - interval '1 minute'
+    )
+"""  # noqa: S608 (constants)
+
+
+def record_look(
+    actor: Actor,
+    verb: Verb,
+    object_type: str,
+    object_id: object,
+    *,
+    owner_id: int | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """The same, once a minute at most: a page that looks again and again is one look."""
+    values = entry_values(actor, verb, object_type, object_id, owner_id=owner_id, details=details)
+    # The object's index finds those of the last minute among its newest.
+    username, told, found = values[1], values[8], values[6]
+    with connection.cursor() as cursor:
+        cursor.execute(_ONCE, [*values, found, verb.value, username, told])
+
+
 def entry_values(
     actor: Actor,
     verb: Verb,

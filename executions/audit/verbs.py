@@ -11,6 +11,7 @@ class Verb(StrEnum):
     LOGGED_OUT = "logout"
     TOKEN_FAILED = "token_failed"  # noqa: S105 (a verb)
     TOKEN_CREATED = "token_created"  # noqa: S105
+    TOKEN_CHANGED = "token_changed"  # noqa: S105
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
 
     RUN_SUBMITTED = "run_submitted"
