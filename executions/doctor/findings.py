@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from executions.sandbox.spec import SandboxError
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +68,8 @@ def found_out(name: str, promise: str, show: Callable[[], str]) -> Finding:
         detail = show()
     except (Broken, Doubtful, Skipped) as told:
         state, detail = _STATES[type(told)], str(told)
+    except (SandboxError, OSError) as error:
+        state, detail = State.BROKEN, f"couldn't be examined: {error}"
     except Exception as error:
         logger.exception("%s couldn't be examined", name)
         state, detail = State.BROKEN, f"couldn't be examined: {type(error).__name__}: {error}"
