@@ -178,11 +178,8 @@ def test_the_worker_image_keeps_every_promise(buildah: Buildah, worker_image: st
         try:
             words = [*buildah.command(container)[:2], "doctor", "--quick", "--host", "--json"]
             done = subprocess.run(
-                ["unshare", "--mount", "--", "sh", "-c", ENTER, "enter", root, *words],
-                env={
-                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                    "BOXER_HOME": "/var/lib/boxer-worker",
-                },
+                [*NAMESPACES, "sh", "-c", ENTER, "enter", root, "", *words],
+                env={"PATH": PATH, "BOXER_HOME": "/var/lib/boxer-worker"},
                 capture_output=True,
                 text=True,
                 timeout=120,
