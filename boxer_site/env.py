@@ -123,6 +123,17 @@ def network(name: str) -> str:
     return "".join(values)
 
 
+def any_networks(name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """A list of networks, IPv4 and IPv6; an address is a network of one."""
+    found = []
+    for value in words(name):
+        try:
+            found.append(ipaddress.ip_network(value))
+        except ValueError as error:
+            raise bad(name, value, f"must be a network like 10.1.0.0/16: {error}") from None
+    return tuple(found)
+
+
 def images(name: str) -> tuple[str, ...]:
     """A list of image references."""
     values = words(name)

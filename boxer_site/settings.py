@@ -71,6 +71,7 @@ BOXER_QUEUE_LIMIT = env.integer("BOXER_QUEUE_LIMIT", 1000)
 BOXER_QUEUE_WAIT_SECS = env.integer("BOXER_QUEUE_WAIT_SECS", 300)
 BOXER_PULL_TIMEOUT_SECS = env.integer("BOXER_PULL_TIMEOUT_SECS", 600)
 BOXER_TAG_TTL_SECS = env.integer("BOXER_TAG_TTL_SECS", 300, minimum=0)
+BOXER_CALLBACK_ALLOW = env.any_networks("BOXER_CALLBACK_ALLOW")
 BOXER_SECRET_ENV_PATTERN = env.words(
     "BOXER_SECRET_ENV_PATTERN",
     (
@@ -209,6 +210,7 @@ INSTALLED_APPS = [
     "executions",
     "executions.doctor",
     "executions.sealed",
+    "executions.callbacks",
     "executions.audit",
     "executions.image_policy",
 ]

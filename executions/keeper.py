@@ -9,6 +9,7 @@ from django.db import Error, connections
 
 from executions import hosts, services, workers
 from executions.audit import keeping
+from executions.callbacks import services as callbacks
 from executions.cluster.primitives import PipeEvent
 from executions.host import sandbox_host, sandbox_network
 from executions.image_policy import prefetches
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 DEAD_WORKERS_SECS = 1.0
 LOST_HOSTS_SECS = 5.0
 AUDIT_SECS = 1.0
+CALLBACK_SECS = 1.0
 INVENTORY_SECS = 2.0
 GARBAGE_SECS = 60.0
 
@@ -41,6 +43,8 @@ class Keeper:
             (LOST_HOSTS_SECS, prefetches.reap_lost_hosts),
             (GARBAGE_SECS, prefetches.forget_old),
             (AUDIT_SECS, self.chain_audit_log),
+            (CALLBACK_SECS, callbacks.enqueue_due),
+            (GARBAGE_SECS, callbacks.forget_old),
             (INVENTORY_SECS, Inventory().tell),
             (GARBAGE_SECS, keeping.settle_failures),
             (GARBAGE_SECS, filestore.collect_garbage),

@@ -16,6 +16,9 @@ from tests.answers import error_of
 DOCUMENT = dict[str, Any]
 
 STATUSES = {
+    ("get", "/api/v1/callback-secret/"): {200, 405, 406, 500, 503},
+    ("post", "/api/v1/callback-secret/"): {200, 405, 406, 500, 503},
+    ("get", "/api/v1/executions/{exec_id}/callbacks/"): {200, 404, 405, 406, 500, 503},
     ("get", "/files"): {200, 206, 304, 400, 404, 405, 406, 416, 500, 503},
     ("post", "/files"): {200, 400, 405, 406, 413, 415, 500, 503},
     ("get", "/healthz"): {200, 405, 406, 500, 503},
@@ -34,6 +37,10 @@ STATUSES = {
 }
 COMPONENTS = {
     "CachedImage",
+    "Callback",
+    "CallbackList",
+    "CallbackSecret",
+    "CallbackTry",
     "Checks",
     "Error",
     "Health",

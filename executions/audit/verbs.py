@@ -24,6 +24,8 @@ class Verb(StrEnum):
     RUN_DELETED = "run_deleted"
     RUN_REVIEWED = "run_reviewed"
 
+    CALLBACK_SECRET_ROTATED = "callback_secret_rotated"  # noqa: S105
+
     FILE_DOWNLOADED = "file_downloaded"
     FILE_DELETED = "file_deleted"
 

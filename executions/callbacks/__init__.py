@@ -1,0 +1,1 @@
+"""Signed POSTs to the addresses that clients name, retried for a day."""
