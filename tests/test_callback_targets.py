@@ -186,7 +186,7 @@ def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
 
 
 def test_of_a_long_answer_only_its_beginning_is_read(receiver: Receiver) -> None:
-    written = []
+    written: list[int] = []
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

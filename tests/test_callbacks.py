@@ -138,7 +138,7 @@ def test_after_a_500_and_a_refused_connection_it_is_tried_again(
     assert timedelta(seconds=2) < delivery.due_at - before < timedelta(seconds=60)
     assert delivering.deliver(str(delivery.pk), sender=SENDER) is None, "it isn't due"
     url = delivery.url
-    Delivery.objects.update(url="http://127.0.0.99:9/")
+    Delivery.objects.update(url="http://127.0.0.99:9999/")
     make_due(delivery)
     deliver(delivery)
     Delivery.objects.update(url=url)

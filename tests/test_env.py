@@ -219,3 +219,15 @@ def test_the_settings_take_their_secrets_of_files(tmp_path: Path) -> None:
         cwd=Path(__file__).resolve().parent.parent,
     )
     assert done.stdout == "the-key False db-secret s3-secret\n", done.stderr
+
+
+def test_networks_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOXER_X", "10.1.0.0/16, fd00::/8 192.0.2.7")
+    assert [str(one) for one in env.any_networks("BOXER_X")] == [
+        "10.1.0.0/16",
+        "fd00::/8",
+        "192.0.2.7/32",
+    ]
+    monkeypatch.setenv("BOXER_X", "10.1.0.1/16")
+    with pytest.raises(ImproperlyConfigured, match=r"BOXER_X='10.1.0.1/16': must be a network"):
+        env.any_networks("BOXER_X")
