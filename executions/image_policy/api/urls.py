@@ -15,10 +15,10 @@ class RowConverter(IntConverter):
 register_converter(RowConverter, "row")
 
 urlpatterns = [
-    path("images/", ImageViewSet.as_view({"get": "list"}), name="images"),
+    path("images/", ImageViewSet.as_view({"get": "index"}), name="images"),
     path(
         "images/prefetch/",
-        PrefetchViewSet.as_view({"get": "list", "post": "create"}),
+        PrefetchViewSet.as_view({"get": "index", "post": "create"}),
         name="image-prefetches",
     ),
     path(
@@ -28,7 +28,7 @@ urlpatterns = [
     ),
     path(
         "image-rules/",
-        RuleViewSet.as_view({"get": "list", "post": "create"}),
+        RuleViewSet.as_view({"get": "index", "post": "create"}),
         name="image-rules",
     ),
     path(

@@ -45,10 +45,10 @@ class _ViewSet(ViewSet):
 
 class ImageViewSet(_ViewSet):
     serializer_class = ImageListSerializer
-    wanted = {"list": "view_cachedimage"}
+    wanted = {"index": "view_cachedimage"}
 
     @schema.list_images
-    def list(self, request: Request) -> Response:  # noqa: ARG002
+    def index(self, request: Request) -> Response:  # noqa: ARG002
         images = CachedImage.objects.order_by("state", "-last_used")[:MOST_LISTED]
         return Response(ImageListSerializer({"images": images}).data)
 
@@ -56,14 +56,14 @@ class ImageViewSet(_ViewSet):
 class PrefetchViewSet(_ViewSet):
     serializer_class = PrefetchSerializer
     wanted = {
-        "list": "view_prefetch",
+        "index": "view_prefetch",
         "retrieve": "view_prefetch",
         "create": "add_prefetch",
         "destroy": "cancel_prefetch",
     }
 
     @schema.list_prefetches
-    def list(self, request: Request) -> Response:  # noqa: ARG002
+    def index(self, request: Request) -> Response:  # noqa: ARG002
         newest = Prefetch.objects.order_by("-requested_at")[:MOST_LISTED]
         return Response(PrefetchListSerializer({"prefetches": newest}).data)
 
@@ -88,10 +88,10 @@ class PrefetchViewSet(_ViewSet):
 
 class RuleViewSet(_ViewSet):
     serializer_class = RuleSerializer
-    wanted = {"list": "view_rule", "create": "add_rule", "destroy": "delete_rule"}
+    wanted = {"index": "view_rule", "create": "add_rule", "destroy": "delete_rule"}
 
     @schema.list_rules
-    def list(self, request: Request) -> Response:  # noqa: ARG002
+    def index(self, request: Request) -> Response:  # noqa: ARG002
         rules = Rule.objects.select_related("user", "group")[:MOST_LISTED]
         return Response(RuleListSerializer({"rules": rules}).data)
 
