@@ -101,6 +101,26 @@ def test_a_bad_address_names_its_variable(given: str) -> None:
         env.parse_listen(given, NAME)
 
 
+def test_networks_are_ipv4_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.networks(NAME) == ()
+    monkeypatch.setenv(NAME, "10.1.0.0/16, 172.20.1.5/32")
+    assert env.networks(NAME) == ("10.1.0.0/16", "172.20.1.5/32")
+    for given in ("10.1.2.3/16", "fd00::/8", "10.0.0.0/33", "outside"):
+        monkeypatch.setenv(NAME, given)
+        with pytest.raises(ImproperlyConfigured, match=f"{NAME}=.*must be IPv4 networks"):
+            env.networks(NAME)
+
+
+def test_a_subnet_has_room_for_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.network(NAME) == ""
+    monkeypatch.setenv(NAME, "10.1.0.0/29")
+    assert env.network(NAME) == "10.1.0.0/29"
+    for given in ("10.1.0.0/30", "10.1.0.0/24 10.2.0.0/24"):
+        monkeypatch.setenv(NAME, given)
+        with pytest.raises(ImproperlyConfigured, match="must be one IPv4 network"):
+            env.network(NAME)
+
+
 def test_a_database_url_becomes_djangos_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "postgresql://me:s%40crt@db.example:5433/runs?sslmode=require")
     assert env.database(NAME) == {

@@ -18,7 +18,10 @@ import pytest
 from executions.sandbox.network import namespace, upkeep
 from executions.sandbox.network.attachment import Attachment, Network
 from executions.sandbox.network.home import digest_of, network_of
+from executions.sandbox.sandbox import Sandbox
+from executions.sandbox.spec import RunResult
 from tests.environment import new_home
+from tests.fixtures_sandbox import House, run_spec
 from tests.made_images import python_image
 from tests.network_world import (
     ALSO_HOST,
@@ -123,6 +126,9 @@ def boxer(world: World) -> Iterator[Networked]:
     stack.command = ["nsenter", f"--net={world.host}", *stack.command]
     with stack:
         yield Networked(stack, world)
+    assert world.nft("list", "ruleset") == ""
+    assert f"bx{digest_of(home)}" not in world.ip(world.host, "-br", "link")
+    assert not (home / "network").exists()
 
 
 def test_the_outside_is_reached_by_name_and_sees_the_host_s_address(boxer: Networked) -> None:
@@ -347,6 +353,48 @@ def _vanishing(home: Path) -> None:
 def ports(network: Network) -> list[str]:
     device = network.plugins.bridges()[0]
     return tool("ip", "-o", "link", "show", "master", device).splitlines()
+
+
+def test_an_operator_s_own_plugins_are_held_to_the_same_rules(
+    house: House, world: World, tmp_path: Path
+) -> None:
+    addresses, file = tmp_path / "addresses", tmp_path / "own.conflist"
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(addresses),
+        "ranges": [[{"subnet": "10.66.0.0/24"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    own = {"cniVersion": "0.4.0", "name": "own", "plugins": [{"type": "ptp", "ipam": ipam}]}
+    file.write_text(json.dumps(own))
+    network = network_of(house.home, configuration=str(file))
+    host = dataclasses.replace(house.host, network=network)
+    script = f"for a in {OUTSIDE} {NEIGHBOUR} {HOST}; do nc -w 5 $a 80 </dev/null | head -1; done"
+
+    def run() -> RunResult:
+        assert network.lack() == ""
+        sandbox = Sandbox(host, "boxer-own")
+        try:
+            sandbox.boot(house.rootfs, network="sandbox", inputs=(), cwd="/")
+            return sandbox.execute(run_spec(sandbox, ("sh", "-c", script)), ())
+        finally:
+            sandbox.destroy()
+            upkeep.remove(network)
+
+    result = world.on_host(run)
+    assert result.stdout == f"you are {HOST}\n".encode(), result.stderr
+    assert result.traffic is not None
+    assert result.traffic.refused == 2
+    assert list(addresses.glob("own/10.*")) == []
+
+
+def test_a_configuration_that_says_nothing_of_use_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.conf"
+    for text in ("{", "[]", '{"name": "x"}', '{"name": "x", "plugins": []}'):
+        file.write_text(text)
+        assert str(file) in network_of(new_home(), configuration=str(file)).lack()
+    file.write_text('{"name": "x", "type": "nowhere"}')
+    assert "nowhere is in none of" in network_of(new_home(), configuration=str(file)).lack()
 
 
 def test_two_homes_with_the_same_subnet_are_told_apart(tmp_path: Path) -> None:
