@@ -35,6 +35,8 @@ def test_this_host_keeps_every_promise() -> None:
     assert states.pop("database") == "skipped", "nothing runs in this home"
     # Of a runsc that has flaws which don't let a program out.
     assert states.pop("runsc-flaws") in {"kept", "doubtful"}
+    # Skipped where this machine lacks what such a network stands on.
+    assert states.pop("network-sandbox") in {"kept", "skipped"}
     assert set(states.values()) == {"kept"}, states
     assert all(one["detail"] for one in found.values())
     assert list((home / "tmp").iterdir()) == list((home / "workers").iterdir()) == []
@@ -58,6 +60,17 @@ def test_a_network_where_there_should_be_none_is_noticed(
     monkeypatch.setattr(ward, "run", lambda script: run(script, network="host"))
     with pytest.raises(Broken, match=r"127\.0\.0\.1"):
         isolation.network_none(ward)
+
+
+def test_a_sandbox_network_that_reaches_the_host_is_noticed(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lack := ward.host.network.lack():
+        pytest.skip(lack)
+    run = ward.run
+    monkeypatch.setattr(ward, "run", lambda script, **_: run(script, network="host"))
+    with pytest.raises(Broken, match="the host was reached from"):
+        isolation.network_sandbox(ward)
 
 
 def test_limits_that_are_not_set_are_noticed(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:

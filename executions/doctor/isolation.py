@@ -1,11 +1,12 @@
 """A program sees and reaches nothing of the host, nor of another sandbox."""
 
+import contextlib
 import io
 import secrets
 import socket
 from dataclasses import dataclass
 
-from executions.doctor.findings import Broken, Doubtful
+from executions.doctor.findings import Broken, Doubtful, Skipped
 from executions.doctor.flaws import flaws_of
 from executions.doctor.ward import Ward, execute
 from executions.sandbox.spec import End, InputFile, RunResult
@@ -158,6 +159,30 @@ def neighbours_are_hidden(ward: Ward) -> str:
     if seen:
         raise Broken(f"a program sees files of another's sandbox: {' '.join(seen)}")
     return "two sandboxes at once saw nothing of each other"
+
+
+METADATA = "169.254.169.254"
+"""Where clouds give a machine its credentials."""
+
+
+def network_sandbox(ward: Ward) -> str:
+    """Something listened on every address of the host meanwhile; nothing is sent to the outside."""
+    if lack := ward.host.network.lack():
+        raise Skipped(f"this host can't give a run a network of its own: {lack}")
+    with socket.create_server(("", 0), family=socket.AF_INET) as server:
+        targets, port = ["127.0.0.1", *_addresses(), METADATA], server.getsockname()[1]
+        script = (
+            f"for to in {' '.join(targets)}; do timeout 2 nc -w 1 $to {port} </dev/null >/dev/null "
+            "2>&1 && echo $to; done; grep -o '[a-z0-9]*:' /proc/net/dev"
+        )
+        result = ward.run(script, network="sandbox")
+        server.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            raise Broken(f"the host was reached from {server.accept()[1][0]}")
+    *reached, first, second = _said(result).split()
+    if reached or {first, second} != {"lo:", "eth0:"}:
+        raise Broken(f"the program reached, and has: {' '.join([*reached, first, second])}")
+    return f"an interface of its own; out of reach: {', '.join(targets)}"
 
 
 def _addresses() -> list[str]:

@@ -36,6 +36,7 @@ PROBES = (
     Probe("memory", "memory is limited", limits.memory, True),
     Probe("unpacker", "an image can't leave its root", unpacking.unpacker, True),
     Probe("neighbours", "sandboxes can't see each other", isolation.neighbours_are_hidden),
+    Probe("network-sandbox", "its network reaches no host", isolation.network_sandbox),
     Probe("cpu", "CPU is limited", limits.cpu),
     Probe("wall-clock", "time is limited", limits.wall_clock),
     Probe("output", "what is printed is limited", limits.output),

@@ -17,6 +17,7 @@ from django.conf import settings
 from executions import workers
 from executions.host import prepare_host, sandbox_host
 from executions.sandbox import kernel
+from executions.sandbox.network import upkeep
 from executions.sandbox.sandbox import Host, Sandbox, clear
 from executions.sandbox.spec import Bounds, InputFile, Limits, RunResult, RunSpec
 
@@ -97,6 +98,9 @@ def open_ward() -> Iterator[Ward]:
 
 def _leave(host: Host, home: Path) -> None:
     clear(host)
-    # Where the service runs, its workers keep the group, and it takes it away when it stops.
-    if host.hierarchy is not None and len(list((home / "workers").glob("*.lock"))) <= 1:
+    # Where the service runs, its workers need both, and it takes them away when it stops.
+    if len(list((home / "workers").glob("*.lock"))) > 1:
+        return
+    upkeep.remove(host.network)
+    if host.hierarchy is not None:
         host.hierarchy.remove_group()
