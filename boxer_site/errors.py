@@ -15,8 +15,10 @@ from rest_framework.views import set_rollback
 
 from executions.errors import (
     BoxerError,
+    Conflict,
     ImageRefused,
     InvalidRequest,
+    NoExecution,
     OutputLimitExceeded,
     ServiceBusy,
     WallClockExceeded,
@@ -39,6 +41,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidRequest, 400),
     (ImageRefused, 403),
     (PrefetchEnded, 409),
+    (NoExecution, 404),
+    (Conflict, 409),
     (ServiceBusy, 503),
     (WallClockExceeded, 408),
     (OutputLimitExceeded, 507),

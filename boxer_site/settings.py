@@ -38,6 +38,7 @@ BOXER_OUTPUT_DIR_FILES_LIMIT = env.integer("BOXER_OUTPUT_DIR_FILES_LIMIT", 1024)
 BOXER_TMP_LIMIT_BYTES = env.integer("BOXER_TMP_LIMIT_BYTES", 64 << 20, minimum=4096)
 BOXER_UPLOAD_LIMIT_BYTES = env.integer("BOXER_UPLOAD_LIMIT_BYTES", 10 << 20)
 BOXER_REQUEST_LIMIT_BYTES = env.integer("BOXER_REQUEST_LIMIT_BYTES", 1 << 20, minimum=1024)
+BOXER_STDIN_LIMIT_BYTES = env.integer("BOXER_STDIN_LIMIT_BYTES", 1 << 20, maximum=10 << 20)
 BOXER_FILES_LIMIT = env.integer("BOXER_FILES_LIMIT", 256)
 BOXER_IMAGE_LIMIT_BYTES = env.integer("BOXER_IMAGE_LIMIT_BYTES", 10 << 30)
 
@@ -213,6 +214,7 @@ INSTALLED_APPS = [
     "executions.callbacks",
     "executions.audit",
     "executions.image_policy",
+    "executions.events",
 ]
 MIDDLEWARE = [
     "executions.audit.requests.current_request",

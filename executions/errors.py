@@ -73,6 +73,42 @@ class ImageRefused(BoxerError):
     code = "image_refused"
 
 
+class NoExecution(BoxerError):
+    """There is no such execution, or it is somebody else's."""
+
+    code = "not_found"
+
+
+class Conflict(BoxerError):
+    """Not possible as the execution stands."""
+
+    code = "conflict"
+
+
+class HasEnded(Conflict):
+    """What has ended can't be cancelled."""
+
+    code = "has_ended"
+
+
+class NotEnded(Conflict):
+    """What hasn't ended can't be deleted."""
+
+    code = "not_ended"
+
+
+class InputsGone(Conflict):
+    """What the run was given wasn't kept, so it can't be repeated."""
+
+    code = "inputs_gone"
+
+
+class RunCancelled(Conflict):
+    """Somebody cancelled the run while its answer was waited for."""
+
+    code = "cancelled"
+
+
 class ServiceBusy(BoxerError):
     """Nothing was accepted, or no answer came in time; try again after `retry_after` seconds."""
 

@@ -26,7 +26,9 @@ def reap_lost_hosts() -> int:
 def _reap(lost: Q, why: str) -> int:
     executions = list(Execution.objects.filter(lost, status__in=CLAIMED).order_by("pk")[:1000])
     for execution in executions:
-        if execution.status == Status.PULLING and execution.attempts < MOST_ATTEMPTS:
+        if execution.cancel_requested_at is not None:
+            finish(execution=execution, ending=Ending(outcome=None))
+        elif execution.status == Status.PULLING and execution.attempts < MOST_ATTEMPTS:
             queue_again(execution=execution)
         else:
             ending = Ending(

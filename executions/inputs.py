@@ -6,9 +6,10 @@ from functools import partial
 from django.db import transaction
 from django.db.models import QuerySet
 
-from executions.errors import InputNotFound
+from executions.errors import InputNotFound, InputsGone
 from executions.models import Execution, ExecutionInput
 from filestore import services as filestore
+from filestore.blobs import share_lock
 from filestore.errors import FileMissing
 
 
@@ -28,6 +29,26 @@ def hold_inputs(*, owner_id: int, exec_id: str, paths: Sequence[str]) -> None:
             blob=file.blob,
         )
         for file in files
+    )
+
+
+def hold_again(*, earlier_id: int, execution_id: int) -> None:
+    """Tie the run to the contents that an earlier one was given. Raises InputsGone."""
+    rows = list(ExecutionInput.objects.filter(execution_id=earlier_id).order_by("pk"))
+    for blob_id in sorted({row.blob_id for row in rows if row.blob_id is not None}):
+        if not share_lock(blob_id=blob_id):
+            raise InputsGone("what the run was given is gone")
+    if gone := [row.path for row in rows if row.blob_id is None]:
+        raise InputsGone(f"the run's input files weren't kept: {', '.join(gone[:5])}")
+    ExecutionInput.objects.bulk_create(
+        ExecutionInput(
+            execution_id=execution_id,
+            path=row.path,
+            sha256=row.sha256,
+            size=row.size,
+            blob_id=row.blob_id,
+        )
+        for row in rows
     )
 
 

@@ -11,6 +11,7 @@ from executions import hosts, services, workers
 from executions.audit import keeping
 from executions.callbacks import services as callbacks
 from executions.cluster.primitives import PipeEvent
+from executions.events import services as events
 from executions.host import sandbox_host, sandbox_network
 from executions.image_policy import prefetches
 from executions.image_policy.inventory import Inventory
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 DEAD_WORKERS_SECS = 1.0
 LOST_HOSTS_SECS = 5.0
+OVERDUE_SECS = 1.0
 AUDIT_SECS = 1.0
 CALLBACK_SECS = 1.0
 INVENTORY_SECS = 2.0
@@ -42,6 +44,7 @@ class Keeper:
             (LOST_HOSTS_SECS, services.reap_lost_hosts),
             (LOST_HOSTS_SECS, prefetches.reap_lost_hosts),
             (GARBAGE_SECS, prefetches.forget_old),
+            (OVERDUE_SECS, services.settle_overdue),
             (AUDIT_SECS, self.chain_audit_log),
             (CALLBACK_SECS, callbacks.enqueue_due),
             (GARBAGE_SECS, callbacks.forget_old),
@@ -49,6 +52,7 @@ class Keeper:
             (GARBAGE_SECS, keeping.settle_failures),
             (GARBAGE_SECS, filestore.collect_garbage),
             (GARBAGE_SECS, hosts.forget_old),
+            (GARBAGE_SECS, events.forget_ended),
             (GARBAGE_SECS, image_store().clear_leftovers),
         ]
 

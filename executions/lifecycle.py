@@ -17,11 +17,13 @@ from executions.models import Execution, ExecutionInput, Outcome, Status
 class Ending:
     """What finish() writes."""
 
-    outcome: Outcome
+    outcome: Outcome | None
+    """None for a run that was cancelled."""
     exit_code: int | None = None
     signal: int | None = None
     stdout: bytes = b""
     stderr: bytes = b""
+    turns: tuple[int, ...] = ()
     wall_ms: int | None = None
     cpu_ms: int | None = None
     max_memory_bytes: int | None = None
@@ -40,7 +42,8 @@ _CLAIM = """
             queue_ms = greatest(0, extract(epoch FROM now() - created_at) * 1000)::int,
             host_id = %(host_id)s, worker = %(worker)s
         WHERE exec_id = %(exec_id)s AND (
-            status = 'queued'
+            status = 'queued' AND cancel_requested_at IS NULL
+            AND (expires_at IS NULL OR expires_at > now())
             OR status = 'pulling' AND host_id = %(host_id)s AND worker = %(worker)s
         )
         RETURNING *
@@ -48,7 +51,10 @@ _CLAIM = """
         DELETE FROM django_q_ormq USING claimed
         WHERE django_q_ormq.id = claimed.message_id
     )
-    SELECT * FROM claimed
+    SELECT claimed.*,
+        (SELECT data FROM executions_executionstdin WHERE execution_id = claimed.id) AS stdin_data,
+        EXISTS (SELECT 1 FROM events_watch WHERE execution_id = claimed.id) AS watched
+    FROM claimed
 """
 
 
@@ -95,7 +101,7 @@ def start(
 _FINISH = """
     WITH ended AS (
         UPDATE executions_execution SET
-            status = 'finished', finished_at = now(), outcome = %(outcome)s,
+            status = %(status)s, finished_at = now(), outcome = %(outcome)s,
             exit_code = %(exit_code)s, signal = %(signal)s, wall_ms = %(wall_ms)s,
             cpu_ms = %(cpu_ms)s, max_memory_bytes = %(max_memory_bytes)s,
             net_sent_bytes = %(net_sent_bytes)s, net_received_bytes = %(net_received_bytes)s,
@@ -104,8 +110,8 @@ _FINISH = """
         WHERE id = %(id)s AND status IN ('pulling', 'running') AND attempts = %(attempts)s
         RETURNING id, exec_id
     ), printed AS (
-        INSERT INTO executions_executionoutput (execution_id, stdout, stderr)
-        SELECT id, %(stdout)s, %(stderr)s FROM ended
+        INSERT INTO executions_executionoutput (execution_id, stdout, stderr, turns)
+        SELECT id, %(stdout)s, %(stderr)s, %(turns)s::int[] FROM ended
     )
     SELECT pg_notify(%(channel)s, exec_id) FROM ended
 """
@@ -128,6 +134,9 @@ def finish(*, execution: Execution, ending: Ending) -> bool:
 def _write_end(execution: Execution, ending: Ending) -> bool:
     values = {
         **{field.name: getattr(ending, field.name) for field in fields(ending)},
+        "status": Status.CANCELLED if ending.outcome is None else Status.FINISHED,
+        "outcome": ending.outcome or "",
+        "turns": list(ending.turns),
         "left_out": Jsonb(ending.left_out),
         "id": execution.pk,
         "attempts": execution.attempts,
@@ -138,11 +147,11 @@ def _write_end(execution: Execution, ending: Ending) -> bool:
         return cursor.fetchone() is not None
 
 
-def withdraw(*, exec_id: str) -> bool:
+def withdraw(*, exec_id: str, error_code: str = "") -> bool:
     """Take back a run that still waits; False when it doesn't wait any more."""
     with transaction.atomic():
         changed = Execution.objects.filter(exec_id=exec_id, status=Status.QUEUED).update(
-            status=Status.CANCELLED, finished_at=Now()
+            status=Status.CANCELLED, finished_at=Now(), error_code=error_code
         )
         if changed:
             OrmQ.objects.filter(

@@ -204,6 +204,11 @@ class ExecutionOutput(models.Model):
     )
     stdout = models.BinaryField(default=b"")
     stderr = models.BinaryField(default=b"")
+    turns = ArrayField(
+        models.IntegerField(),
+        null=True,
+        help_text="Bytes of stdout and of stderr in turn, in the order of reading.",
+    )
 
     def __str__(self) -> str:
         return f"output of {self.execution_id}"

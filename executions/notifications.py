@@ -21,6 +21,12 @@ from executions.errors import ServiceBusy
 logger = logging.getLogger(__name__)
 
 CHANNEL = "boxer_ended"
+EVENTS_CHANNEL = "boxer_events"
+"""A watched run has printed or changed: its id, and after a space what it uses, as JSON."""
+WATCH_CHANNEL = "boxer_watch"
+"""Somebody watches the run; its worker listens."""
+CANCEL_CHANNEL = "boxer_cancel"
+"""The run is to be ended; its worker listens."""
 RECONNECT_SECS = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -44,12 +50,22 @@ class Ended:
         return True
 
 
+class Watched(Ended):
+    """One watcher of one execution, woken by its end and by whatever happens to it before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usage = ""
+        """JSON of what was told last, to be taken."""
+
+
 class Listener:
     """The process's one listening connection, bound to the event loop that it was started in."""
 
     def __init__(self, conninfo: dict[str, Any]) -> None:
         self._conninfo = conninfo
         self._waiters: defaultdict[str, set[Ended]] = defaultdict(set)
+        self._watchers: defaultdict[str, set[Watched]] = defaultdict(set)
         self._connected = asyncio.Event()
         self._task = asyncio.create_task(self._listen(), name="boxer notifications")
 
@@ -70,6 +86,19 @@ class Listener:
             if not waiters:
                 del self._waiters[exec_id]
 
+    @asynccontextmanager
+    async def watching(self, exec_id: str) -> AsyncIterator[Watched]:
+        watched = Watched()
+        self._watchers[exec_id].add(watched)
+        try:
+            await self._until_connected()
+            yield watched
+        finally:
+            watchers = self._watchers[exec_id]
+            watchers.discard(watched)
+            if not watchers:
+                del self._watchers[exec_id]
+
     async def _until_connected(self) -> None:
         if self._connected.is_set():
             return
@@ -87,11 +116,15 @@ class Listener:
                     **self._conninfo, autocommit=True
                 ) as listening:
                     await listening.execute(f"LISTEN {CHANNEL}")
+                    await listening.execute(f"LISTEN {EVENTS_CHANNEL}")
                     failures = 0
                     self._connected.set()
                     self._wake_all()
                     async for notification in listening.notifies():
-                        self._wake(notification.payload)
+                        if notification.channel == EVENTS_CHANNEL:
+                            self._wake_watchers(notification.payload)
+                        else:
+                            self._wake(notification.payload)
             except psycopg.Error as error:
                 logger.warning("listening for ends of executions: %s", error)
             finally:
@@ -102,9 +135,16 @@ class Listener:
     def _wake(self, exec_id: str) -> None:
         for ended in self._waiters.get(exec_id, ()):
             ended.wake()
+        self._wake_watchers(exec_id)
+
+    def _wake_watchers(self, payload: str) -> None:
+        exec_id, _, usage = payload.partition(" ")
+        for watched in self._watchers.get(exec_id, ()):
+            watched.usage = usage or watched.usage
+            watched.wake()
 
     def _wake_all(self) -> None:
-        for exec_id in self._waiters:
+        for exec_id in {*self._waiters, *self._watchers}:
             self._wake(exec_id)
 
     async def close(self) -> None:
@@ -114,10 +154,11 @@ class Listener:
 
     @classmethod
     async def start(cls) -> Self:
-        return cls(await sync_to_async(_conninfo, thread_sensitive=True)())
+        return cls(await sync_to_async(conninfo, thread_sensitive=True)())
 
 
-def _conninfo() -> dict[str, Any]:
+def conninfo() -> dict[str, Any]:
+    """How to connect beside Django, for whoever listens."""
     parameters = connection.get_connection_params()
     return {
         key: value
@@ -140,6 +181,13 @@ async def listener() -> Listener:
         for other in [known for known in _listeners if known.is_closed()]:
             del _listeners[other]
     return found
+
+
+@asynccontextmanager
+async def watching(exec_id: str) -> AsyncIterator[Watched]:
+    """As waiting_for(), for all that happens to an execution that is watched."""
+    async with (await listener()).watching(exec_id) as watched:
+        yield watched
 
 
 @asynccontextmanager

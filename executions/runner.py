@@ -1,9 +1,13 @@
 """One run from its claim to its end; the only caller of the sandbox library."""
 
 import contextlib
+import fnmatch
 import logging
+import select
+import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +15,9 @@ from typing import TypeVar
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections
 
-from executions import services, workers
+from executions import notifications, services, workers
 from executions.cluster.primitives import PipeEvent
+from executions.companion import Companion
 from executions.errors import BoxerError
 from executions.host import pool_is_used, pool_socket, sandbox_host
 from executions.image_policy import prefetches, prefetching
@@ -32,6 +37,7 @@ from executions.sandbox.spec import (
     RunSpec,
     SandboxError,
 )
+from executions.sandbox.transcript import Transcript
 from executions.sealed import services as sealed
 from executions.services import Ending
 from filestore import services as filestore
@@ -61,12 +67,17 @@ class Runner:
         host: Host,
         images: ImageStore,
         pool_path: Path | None,
+        companion: Companion | None = None,
     ) -> None:
         self._worker = worker
         self._host = host
         self._images = images
         self._pool = pool_path
         self.interrupted = PipeEvent()
+        self._companion = companion or Companion({})
+        self._ends = select.epoll()
+        for event in (self.interrupted, self._companion.cancelled):
+            self._ends.register(event, select.EPOLLIN)
         self._preparing = False
 
     def interrupt(self) -> None:
@@ -80,6 +91,19 @@ class Runner:
         """Claim, prepare, execute, store, finish; then tidy up, off the path of the answer."""
         if self.interrupted.is_set():
             return
+        self._companion.begin(exec_id)
+        try:
+            self._run(exec_id)
+        finally:
+            self._companion.end()
+
+    def abort(self) -> None:
+        """From a signal handler: the run that is under way was cancelled; a later one wasn't."""
+        if self._preparing and self._companion.cancelled.is_set():
+            self._preparing = False
+            raise Interrupted
+
+    def _run(self, exec_id: str) -> None:
         execution = _insist(
             partial(
                 services.claim,
@@ -89,18 +113,26 @@ class Runner:
             )
         )
         if execution is None:
+            services.settle_overdue(exec_id=exec_id)
             return
+        self._companion.claimed(execution.pk, watched=getattr(execution, "watched", False))
         # Whatever has to be tidied up is, once the end is written: nobody waits for that.
         with contextlib.ExitStack() as tidying:
             try:
                 ending = self._attempt(execution, tidying)
                 if ending is not None:
+                    self._companion.end()
                     _insist(partial(services.finish, execution=execution, ending=ending))
                     self.interrupted.wait(ANSWER_FIRST_SECS)
             except Interrupted:
                 # First: whoever takes it next boots a sandbox of the same name.
                 tidying.close()
-                _insist(partial(services.queue_again, execution=execution))
+                connections.close_all()  # it may have been in the middle of a statement
+                if self._companion.cancelled.is_set():
+                    ending = Ending(outcome=None)
+                    _insist(partial(services.finish, execution=execution, ending=ending))
+                else:
+                    _insist(partial(services.queue_again, execution=execution))
             except SystemExit:  # django-q2's TimeoutException: the task took longer than any may
                 ending = _failed("the worker gave up", "infra_error")
                 _insist(partial(services.finish, execution=execution, ending=ending))
@@ -154,6 +186,7 @@ class Runner:
         began = time.monotonic()
         self._preparing = True
         try:
+            self.abort()  # what was said before this could be heard
             image = tidying.enter_context(held(self._images, execution))
             pulled = time.monotonic()
             sandbox, warm = self._booted(execution, image, tidying)
@@ -211,10 +244,18 @@ class Runner:
                 env=execution.env,
             )
         )
-        interrupt = self.interrupted.fileno()
-        result = sandbox.execute(_spec(execution, env), image.env, interrupt=interrupt)
+        transcript = Transcript()
+        self._companion.executing(transcript, partial(_usage, sandbox))
+        result = sandbox.execute(
+            _spec(execution, env),
+            image.env,
+            interrupt=self._ends.fileno(),
+            transcript=transcript,
+        )
+        if result.end is End.INTERRUPTED and self._companion.cancelled.is_set():
+            return replace(_ending(result, []), outcome=None, error="", error_code="")
         left_out: list[dict[str, str]] = []
-        if execution.persist:
+        if execution.persist or execution.outputs is not None:
             sandbox.kill()
             left_out = _keep_outputs(execution, sandbox)
         return _ending(result, left_out)
@@ -222,6 +263,10 @@ class Runner:
 
 def _failed(error: str, code: str) -> Ending:
     return Ending(outcome=Outcome.INFRA_ERROR, error=error, error_code=code)
+
+
+def _usage(sandbox: Sandbox) -> dict[str, int]:
+    return {"cpu_ms": sandbox.cpu_ms(), "memory_bytes": sandbox.memory_bytes()}
 
 
 def _spec(execution: Execution, env: Sequence[str]) -> RunSpec:
@@ -238,6 +283,7 @@ def _spec(execution: Execution, env: Sequence[str]) -> RunSpec:
             wall_clock_secs=execution.wall_clock_secs,
             nofile=execution.nofile,
         ),
+        stdin=bytes(getattr(execution, "stdin_data", None) or b""),
     )
 
 
@@ -254,12 +300,24 @@ def _keep_outputs(execution: Execution, sandbox: Sandbox) -> list[dict[str, str]
     """Store what the program left in /output; what had to be left out, and why."""
     outputs = sandbox.outputs()
     for file in outputs.files():
-        path = f"output/{execution.exec_id}/{file.path}"
+        if not _is_wanted(file.path, execution.outputs):
+            continue
+        path = f"{services.output_directory(execution.exec_id)}{file.path}"
         try:
             filestore.store(owner_id=execution.owner_id, path=path, source=file.contents)
         except FilestoreError as error:
             outputs.leave_out(file.path, error.message)
     return outputs.left_out
+
+
+def _is_wanted(path: str, patterns: Sequence[str] | None) -> bool:
+    """Whether one of the patterns is the path, matches it, or names a directory above it."""
+    if patterns is None:
+        return True
+    return any(
+        fnmatch.fnmatchcase(path, pattern) or path.startswith(f"{pattern.rstrip('/')}/")
+        for pattern in patterns
+    )
 
 
 _OUTCOMES = {
@@ -286,6 +344,7 @@ def _ending(result: RunResult, left_out: list[dict[str, str]]) -> Ending:
         signal=result.signal,
         stdout=result.stdout,
         stderr=result.stderr,
+        turns=result.order,
         wall_ms=result.wall_ms,
         cpu_ms=result.cpu_ms,
         max_memory_bytes=result.max_memory_bytes,
@@ -325,12 +384,16 @@ def start(*, host_id: str) -> Runner:
     worker = workers.register(settings.BOXER_HOME, host_id)
     host = sandbox_host(worker.directory)
     host.runsc.speaks_control()  # asked now, not on the path of the first run
+    companion = Companion(notifications.conninfo())
     _current = Runner(
         worker,
         host,
         image_store(),
         pool_socket() if pool_is_used() else None,
+        companion,
     )
+    signal.signal(signal.SIGUSR1, lambda *_: current().abort())
+    companion.start()
     return _current
 
 

@@ -1,14 +1,16 @@
 """A run is asked for: its row, its inputs and its message commit together, or nothing does."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Field
+from django.utils import timezone
 
 from executions import audit
 from executions.actor import Actor
@@ -16,9 +18,9 @@ from executions.broker import CHANNEL
 from executions.errors import NetworkUnavailable, NoWorker, QueueFull
 from executions.hosts import HOST_SILENCE, sandbox_network_lack
 from executions.image_policy.decision import decide
-from executions.inputs import hold_inputs
+from executions.inputs import hold_again, hold_inputs
 from executions.messages import broker_key, package_of
-from executions.models import Execution, Network
+from executions.models import Execution, ExecutionStdin, Network
 from executions.sandbox.spec import Limits
 from executions.sealed import services as sealed
 
@@ -36,6 +38,16 @@ class RunRequest:
     network: str
     persist: bool
     limits: Limits
+    stdin: bytes = b""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    callback_url: str = ""
+    outputs: tuple[str, ...] | None = None
+    """Patterns of paths below /output to keep; with None `persist` decides for all of them."""
+    expires_in: int | None = None
+    """Seconds."""
+    rerun_of: int | None = None
+    """Primary key of the execution that is repeated."""
 
 
 def submit(*, actor: Actor, request: RunRequest) -> None:
@@ -62,6 +74,12 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
         pids_limit=request.limits.pids_limit,
         wall_clock_secs=request.limits.wall_clock_secs,
         nofile=request.limits.nofile,
+        labels=dict(request.labels),
+        priority=request.priority,
+        callback_url=request.callback_url,
+        outputs=None if request.outputs is None else list(request.outputs),
+        expires_at=_expiry(request),
+        rerun_of_id=request.rerun_of,
     )
     entry = audit.entry_values(
         actor,
@@ -70,13 +88,23 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
         request.exec_id,
         details={"image": request.image, "network": request.network},
     )
-    alone = not request.files and execution.env == list(request.env)
+    alone = not (request.files or request.stdin) and execution.env == list(request.env)
     # What is one statement commits by itself.
     with contextlib.nullcontext() if alone else transaction.atomic():
         execution.pk = _queue(execution, entry)
         sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
-        if request.files:
+        if request.stdin:
+            ExecutionStdin.objects.create(execution_id=execution.pk, data=request.stdin)
+        if request.files and request.rerun_of is not None:
+            hold_again(earlier_id=request.rerun_of, execution_id=execution.pk)
+        elif request.files:
             hold_inputs(owner_id=actor.user_id, exec_id=request.exec_id, paths=request.files)
+
+
+def _expiry(request: RunRequest) -> datetime | None:
+    if request.expires_in is None:
+        return None
+    return timezone.now() + timedelta(seconds=request.expires_in)
 
 
 def _check_network() -> None:

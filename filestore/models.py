@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Left
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -69,6 +70,10 @@ class Blob(models.Model):
         return f"{self.sha256[:12]} ({self.size} bytes)"
 
 
+# As long as `output/boxer-5f0c7a1e9b3d4c6f8a21/`.
+_DIRECTORY = Left("path", 34)
+
+
 class StoredFileQuerySet(models.QuerySet["StoredFile"]):
     def visible_to(self, user: "AbstractBaseUser | AnonymousUser") -> Self:
         """The files that `user` may read and use: their own."""
@@ -77,6 +82,11 @@ class StoredFileQuerySet(models.QuerySet["StoredFile"]):
     def at(self, *paths: str) -> Self:
         """Those at exactly these (clean) paths, by the index."""
         return self.filter(path_sha256__in=[path_key(path) for path in paths])
+
+    def left_by_run(self, directory: str) -> Self:
+        """Those below the directory of one run's output, by an index of their own."""
+        below = self.filter(path__startswith="output/").annotate(directory=_DIRECTORY)
+        return below.filter(directory=directory)
 
 
 def path_key(path: str) -> bytes:
@@ -108,6 +118,14 @@ class StoredFile(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["owner", "path_sha256"], name="one_file_per_owner_and_path"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                "owner",
+                _DIRECTORY,
+                condition=Q(path__startswith="output/"),
+                name="files_left_by_runs",
             ),
         ]
 

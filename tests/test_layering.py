@@ -23,10 +23,15 @@ LAYERS = {
     "cluster": 4,
     "runner": 4,
     "keeper": 4,
+    "companion": 4,
     "services": 3,
     "submission": 3,
     "lifecycle": 3,
     "healing": 3,
+    "cancellation": 3,
+    "removal": 3,
+    "repetition": 3,
+    "events": 3,
     "inputs": 3,
     "messages": 3,
     "models": 2,
@@ -37,7 +42,7 @@ LAYERS = {
 }
 SANDBOX = "executions.sandbox"
 SANDBOX_CALLERS = (
-    *("runner", "host", "keeper", "image_store", "checks", "management", "cluster"),
+    *("runner", "companion", "host", "keeper", "image_store", "checks", "management", "cluster"),
     *(f"image_policy.{name}" for name in ("enforcement", "inventory", "prefetching")),
     *(f"doctor.{name}" for name in ("ward", "limits", "isolation", "unpacking")),
 )

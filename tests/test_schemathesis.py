@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 
 from executions.sandbox.references import BadReference, normalise
@@ -93,3 +94,52 @@ def test_good_runs_are_answered_as_promised(api: Any, busybox_reference: str) ->
     statuses = hold(api, "POST", "/run", GenerationMode.POSITIVE, runnable)
     assert statuses[200]
     assert set(statuses) <= {200, 400}
+
+
+ONE = "/api/v1/executions/{exec_id}/"
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/executions/"),
+        ("GET", ONE),
+        ("DELETE", ONE),
+        ("POST", f"{ONE}cancel/"),
+        ("POST", f"{ONE}rerun/"),
+        ("GET", f"{ONE}stdout/"),
+        ("GET", f"{ONE}events/"),
+        ("GET", f"{ONE}files/"),
+        ("GET", f"{ONE}files/{{path}}"),
+        ("GET", f"{ONE}files.zip"),
+    ],
+)
+def test_routes_of_executions_keep_their_promises(
+    api: Any, method: str, path: str, mode: GenerationMode
+) -> None:
+    def short(case: Case) -> None:
+        """No execution is there by such a name, or nobody waits long for one that is."""
+        if isinstance(case.query, dict) and str(case.query.get("wait", "")).isdigit():
+            case.query["wait"] = min(1, int(case.query["wait"]))
+
+    try:
+        assert hold(api, method, path, mode, short)
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE, "nothing can be wrong with such a request"
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_submissions_keep_their_promises(
+    api: Any, busybox_reference: str, mode: GenerationMode
+) -> None:
+    def harmless(case: Case) -> None:
+        if isinstance(case.body, dict) and is_reference(case.body.get("image")):
+            case.body["image"] = busybox_reference
+        if isinstance(case.body, dict) and mode is GenerationMode.POSITIVE:
+            case.body["limits"] = LIMITS
+            case.body.pop("files", None)
+            case.body["network"] = None
+
+    statuses = hold(api, "POST", "/api/v1/executions/", mode, harmless)
+    assert set(statuses) <= ({202, 400} if mode is GenerationMode.POSITIVE else set(range(600)))

@@ -9,8 +9,8 @@ from executions.errors import (
     InfraError,
     InvalidRequest,
     OutputLimitExceeded,
+    RunCancelled,
     ServiceBusy,
-    StillQueued,
     WallClockExceeded,
 )
 from executions.models import Outcome, Status
@@ -22,7 +22,7 @@ KILLED = 137  # 128 + SIGKILL, which is what the kernel ends a program with that
 def answer(execution: Ended) -> JsonResponse:
     """The program's end; raises the domain error for a run that didn't come to one."""
     if execution.status == Status.CANCELLED:
-        raise StillQueued("the run was taken back before it started", exec_id=execution.exec_id)
+        raise RunCancelled("the run was cancelled", exec_id=execution.exec_id)
     if execution.outcome in (Outcome.TIMED_OUT, Outcome.OUTPUT_LIMIT):
         raise _stopped(execution)
     if execution.outcome == Outcome.INFRA_ERROR:

@@ -1,5 +1,6 @@
 """Fields that take a value of the right JSON type or say no: nothing is converted on the quiet."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,11 @@ PATTERN = r"^[^\u0000]*$"
 """What any string of a process is: no NUL."""
 
 
-def text(value: object) -> str:
+def text(value: object, *, nul: bool = False) -> str:
     """`value` itself when a process can be given it; ValidationError with the reason otherwise."""
     if not isinstance(value, str):
         raise ValidationError("Must be a string.")
-    if "\0" in value:
+    if "\0" in value and not nul:
         raise ValidationError("Must not contain NUL.")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValidationError("Must not contain lone surrogates.")
@@ -34,15 +35,17 @@ class TextField(serializers.Field[str, Any, str, Any]):
         max_bytes: int,
         check: Callable[[str], str] | None = None,
         pattern: str = PATTERN,
+        nul: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.nul = nul
         self.max_bytes = max_bytes
         self.check = check
         self.pattern = pattern
 
     def to_internal_value(self, data: Any) -> str:
-        value = text(data)
+        value = text(data, nul=self.nul)
         if len(value.encode()) > self.max_bytes:
             raise ValidationError(f"Must not be longer than {self.max_bytes} bytes.")
         return self.check(value) if self.check else value
@@ -126,6 +129,54 @@ class LimitField(serializers.Field[float, Any, float, Any]):
         if 0 < data < self.minimum:
             raise ValidationError(f"Must be 0 (the default) or at least {self.minimum}.")
         return int(data) if self.whole else float(data)
+
+
+class WholeField(serializers.Field[int, Any, int, Any]):
+    """A whole number within bounds; unlike a limit, 0 is a number like any other."""
+
+    def __init__(self, *, minimum: int, maximum: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, (int, float)) or data != int(data):
+            raise ValidationError("Must be a whole number.")
+        if not self.minimum <= data <= self.maximum:
+            raise ValidationError(f"Must be from {self.minimum} to {self.maximum}.")
+        return int(data)
+
+
+class LabelsField(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
+    """Short strings by name."""
+
+    most = 16
+    most_bytes = 200
+    name_pattern = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict):
+            raise ValidationError("Must be an object of strings.")
+        if len(data) > self.most:
+            raise ValidationError(f"Must not have more than {self.most} names.")
+        return {self._name(name): self._value(name, value) for name, value in data.items()}
+
+    def _name(self, name: str) -> str:
+        if not re.fullmatch(self.name_pattern[1:-1], name):
+            raise ValidationError(
+                "A name must have 1 to 63 letters, digits, dots, dashes, underscores and slashes,"
+                " a letter or digit first."
+            )
+        return name
+
+    def _value(self, name: str, value: object) -> str:
+        try:
+            found = text(value)
+        except ValidationError as error:
+            raise ValidationError({name: error.detail}) from None
+        if len(found.encode()) > self.most_bytes:
+            raise ValidationError({name: [f"Must not be longer than {self.most_bytes} bytes."]})
+        return found
 
 
 class ClosedSerializer(serializers.Serializer[Any]):

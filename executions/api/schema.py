@@ -7,6 +7,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
+from executions.api.fields import PATTERN
 from executions.api.serializers import (
     ChecksSerializer,
     HealthSerializer,
@@ -37,7 +38,8 @@ class TextSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-ca
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:  # noqa: ARG002
         field = self.target
-        return {"type": "string", "maxLength": field.max_bytes, "pattern": field.pattern}
+        pattern = {"pattern": field.pattern} if field.pattern else {}
+        return {"type": "string", "maxLength": field.max_bytes, **pattern}
 
 
 class TextListSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
@@ -69,6 +71,27 @@ class LimitSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-c
         return {"type": kind, "minimum": 0, "maximum": field.maximum}
 
 
+class WholeSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    target_class = "executions.api.fields.WholeField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:  # noqa: ARG002
+        field = self.target
+        return {"type": "integer", "minimum": field.minimum, "maximum": field.maximum}
+
+
+class LabelsSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    target_class = "executions.api.fields.LabelsField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:  # noqa: ARG002
+        field = self.target
+        value = {"type": "string", "maxLength": field.most_bytes, "pattern": PATTERN}
+        return {
+            "type": "object",
+            "additionalProperties": value,
+            "maxProperties": field.most,
+        }
+
+
 class StoppedSerializer(ErrorSerializer):
     """An error of a program that Boxer stopped, with what it had printed until then."""
 
@@ -90,7 +113,7 @@ def failure(
     return OpenApiResponse(shape, description=description, examples=named)
 
 
-def _error(code: str, error: str, **more: Any) -> dict[str, Any]:
+def error_example(code: str, error: str, **more: Any) -> dict[str, Any]:
     return {"error": error, "code": code, **more}
 
 
@@ -148,24 +171,24 @@ run = extend_schema(
         ),
         400: failure(
             "The request can't be run as it stands.",
-            _error(
+            error_example(
                 "invalid",
                 "limits.memory_mb: Must be at most 4096.",
                 fields={"limits.memory_mb": ["Must be at most 4096."]},
             ),
-            _error("parse_error", "The body must be a JSON object."),
-            _error(
+            error_example("parse_error", "The body must be a JSON object."),
+            error_example(
                 "file_not_found",
                 "no such file: workspace/script.py",
                 fields={"files": ["workspace/script.py"]},
             ),
-            _error(
+            error_example(
                 "image_not_found", "the registry has no python:3.12-slimm here", exec_id=EXEC_ID
             ),
         ),
         408: failure(
             "The wall clock limit passed; the program was killed.",
-            _error(
+            error_example(
                 "timed_out",
                 "wall clock limit of 2 s exceeded",
                 exec_id=EXEC_ID,
@@ -174,28 +197,34 @@ run = extend_schema(
             ),
             shape=StoppedSerializer,
         ),
+        409: failure(
+            "Somebody cancelled the run while it was waited for.",
+            error_example("cancelled", "the run was cancelled", exec_id=EXEC_ID),
+        ),
         413: failure(
             "The request's body is too large.",
-            _error("too_large", "The request body is larger than 1048576 bytes."),
+            error_example("too_large", "The request body is larger than 1048576 bytes."),
         ),
         415: failure(
             "The body isn't declared as JSON.",
-            _error("unsupported_media_type", 'Unsupported media type "text/plain" in request.'),
+            error_example(
+                "unsupported_media_type", 'Unsupported media type "text/plain" in request.'
+            ),
         ),
         500: failure(
             "Boxer or the registry failed, not the program.",
-            _error("infra_error", "the sandbox could not be started", exec_id=EXEC_ID),
-            _error("pull_failed", "the registry refused the connection", exec_id=EXEC_ID),
+            error_example("infra_error", "the sandbox could not be started", exec_id=EXEC_ID),
+            error_example("pull_failed", "the registry refused the connection", exec_id=EXEC_ID),
         ),
         503: failure(
             "Nothing runs; try again after Retry-After seconds.",
-            _error("queue_full", "1000 runs are waiting already"),
-            _error("no_worker", "no worker is alive to run it"),
-            _error("queue_timeout", "no worker was free within 300 s", exec_id=EXEC_ID),
+            error_example("queue_full", "1000 runs are waiting already"),
+            error_example("no_worker", "no worker is alive to run it"),
+            error_example("queue_timeout", "no worker was free within 300 s", exec_id=EXEC_ID),
         ),
         507: failure(
             "The program printed more than the output limit; it was killed.",
-            _error(
+            error_example(
                 "output_limit",
                 "the program printed more than the output limit allows",
                 exec_id=EXEC_ID,
@@ -237,7 +266,7 @@ readiness = extend_schema(
         ),
         503: failure(
             "Something is ill; `checks` says what.",
-            _error("not_ready", "not ready: cluster, runsc", checks=_ILL),
+            error_example("not_ready", "not ready: cluster, runsc", checks=_ILL),
             shape=NotReadySerializer,
         ),
     },

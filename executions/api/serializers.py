@@ -1,5 +1,7 @@
 """The shapes of POST /run: what is asked, checked strictly, and what is answered."""
 
+import base64
+import binascii
 from typing import Any
 
 from django.conf import settings
@@ -9,6 +11,7 @@ from rest_framework.exceptions import ValidationError
 from executions.api.fields import (
     ClosedSerializer,
     FlagField,
+    LabelsField,
     LimitField,
     TextField,
     TextListField,
@@ -122,10 +125,43 @@ class RunRequestSerializer(ClosedSerializer):
         help_text="Keep the input files, and what the program leaves in /output, after the run.",
     )
 
+    stdin = TextField(
+        max_bytes=(settings.BOXER_STDIN_LIMIT_BYTES + 2) // 3 * 4,
+        pattern="",
+        nul=True,
+        required=False,
+        allow_null=True,
+        help_text="What the program reads from its standard input; empty when it isn't given.",
+    )
+    stdin_encoding = serializers.ChoiceField(
+        choices=["utf-8", "base64"],
+        required=False,
+        allow_null=True,
+        error_messages={"invalid_choice": "Must be one of utf-8, base64."},
+        help_text="How `stdin` is given; utf-8 by default.",
+    )
+    labels = LabelsField(
+        required=False, allow_null=True, help_text="Up to 16 short strings by name, to find it by."
+    )
+
     def validate_cmd(self, value: list[str]) -> list[str]:
         if not value[0]:
             raise ValidationError({"0": ["Must not be empty: it is the program."]})
         return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        given = attrs.get("stdin") or ""
+        try:
+            if attrs.get("stdin_encoding") == "base64":
+                content = base64.b64decode(given, validate=True)
+            else:
+                content = given.encode()
+        except (binascii.Error, ValueError):
+            raise ValidationError({"stdin": ["Must be base64, as stdin_encoding says."]}) from None
+        limit = settings.BOXER_STDIN_LIMIT_BYTES
+        if len(content) > limit:
+            raise ValidationError({"stdin": [f"Must not be longer than {limit} bytes."]})
+        return {**attrs, "stdin": content}
 
     def run_request(self, exec_id: str) -> RunRequest:
         """Validate, and what came out with every default filled in."""
@@ -141,6 +177,8 @@ class RunRequestSerializer(ClosedSerializer):
             network=given.get("network", Network.NONE),
             persist=given.get("persist", False),
             limits=effective_limits(given.get("limits", {})),
+            stdin=given["stdin"],
+            labels=given.get("labels", {}),
         )
 
 

@@ -7,7 +7,6 @@ from typing import cast
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest
 from django.http.response import HttpResponseBase, JsonResponse
 from psycopg_pool import PoolTimeout
 from rest_framework.request import Request
@@ -82,12 +81,6 @@ class RunViewSet(AsyncViewSet):
             waited = settings.BOXER_QUEUE_WAIT_SECS
             raise StillQueued(f"no worker was free within {waited} s", exec_id=exec_id)
         return self._look(request, exec_id)
-
-    def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
-        """DRF takes a body without Content-Length (chunked) for an empty one; it isn't."""
-        if not request.META.get("CONTENT_LENGTH"):
-            request.META["CONTENT_LENGTH"] = str(len(request.body))
-        return super().initialize_request(request, *args, **kwargs)
 
 
 async def _patiently(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from executions.sandbox.runsc import exit_code
 from executions.sandbox.shell import Shell
+from executions.sandbox.transcript import STDERR, STDOUT, Transcript
 
 CHUNK = 1 << 16
 
@@ -29,6 +30,8 @@ class Captured:
     """-N for signal N; None when the command was ended, or its client killed."""
     stdout: bytes
     stderr: bytes
+    order: tuple[int, ...]
+    """See Transcript.order."""
     wall_secs: float
 
 
@@ -40,9 +43,18 @@ class Capture:
     then, and they are emptied once more.
     """
 
-    def __init__(self, cap: int, interrupt: int | None) -> None:
+    def __init__(
+        self,
+        cap: int,
+        interrupt: int | None,
+        stdin: bytes = b"",
+        transcript: Transcript | None = None,
+    ) -> None:
         self._cap = cap
         self._interrupt = interrupt
+        self._stdin = memoryview(stdin)
+        self._transcript = Transcript() if transcript is None else transcript
+        self._kinds: dict[int, int] = {}
         self._printed: dict[int, bytearray] = {}
         self._over: set[int] = set()
 
@@ -54,15 +66,21 @@ class Capture:
         """
         began = time.monotonic()
         with selectors.DefaultSelector() as selector:
-            for stream in (shell.stdout, shell.stderr):
+            for kind, stream in ((STDOUT, shell.stdout), (STDERR, shell.stderr)):
                 os.set_blocking(stream, False)
-                self._printed[stream] = bytearray()
+                self._kinds[stream] = kind
+                self._printed[stream] = self._transcript.streams[kind]
                 selector.register(stream, selectors.EVENT_READ)
             selector.register(shell.status, selectors.EVENT_READ)
             if self._interrupt is not None:
                 selector.register(self._interrupt, selectors.EVENT_READ)
             shell.go()
-            stop = self._loop(selector, shell.status, began + timeout)
+            if self._stdin:
+                os.set_blocking(shell.stdin, False)
+                selector.register(shell.stdin, selectors.EVENT_WRITE)
+            else:
+                shell.close_stdin()
+            stop = self._loop(selector, shell, began + timeout)
         wall = time.monotonic() - began
         code = None
         if stop is Stop.ENDED:
@@ -71,9 +89,9 @@ class Capture:
             self._drain()
             kill()
         printed = [bytes(self._printed[stream]) for stream in (shell.stdout, shell.stderr)]
-        return Captured(stop, code, printed[0], printed[1], wall)
+        return Captured(stop, code, printed[0], printed[1], self._transcript.order, wall)
 
-    def _loop(self, selector: selectors.BaseSelector, status: int, deadline: float) -> Stop:
+    def _loop(self, selector: selectors.BaseSelector, shell: Shell, deadline: float) -> Stop:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -84,11 +102,24 @@ class Capture:
                     selector.unregister(stream)
             if self._over:
                 return Stop.OUTPUT
-            if status in ready:
+            if shell.stdin in ready and not self._feed(shell.stdin):
+                selector.unregister(shell.stdin)
+                shell.close_stdin()
+            if shell.status in ready:
                 self._drain()
                 return Stop.OUTPUT if self._over else Stop.ENDED
             if self._interrupt is not None and self._interrupt in ready:
                 return Stop.INTERRUPTED
+
+    def _feed(self, stdin: int) -> bool:
+        """Write what the pipe takes; whether there is more. A command may close it unread."""
+        try:
+            self._stdin = self._stdin[os.write(stdin, self._stdin) :]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return bool(self._stdin)
 
     def _take(self, stream: int) -> bytes | None:
         """One chunk: b"" at the end of the stream, None when nothing is there now."""
@@ -98,7 +129,8 @@ class Capture:
             return None
         printed = self._printed[stream]
         room = self._cap - len(printed)
-        printed += chunk[:room]
+        if kept := chunk[:room]:
+            self._transcript.add(self._kinds[stream], kept)
         if len(chunk) > room:
             self._over.add(stream)
         return chunk

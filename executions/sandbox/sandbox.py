@@ -32,6 +32,7 @@ from executions.sandbox.spec import (
     SandboxError,
     Traffic,
 )
+from executions.sandbox.transcript import Transcript
 
 RUNSC_FAILED = 128
 """How `runsc exec` ends when it fails itself; a program may end so too."""
@@ -140,6 +141,9 @@ class Sandbox:
     def memory_bytes(self) -> int:
         return self._cgroup.memory_bytes()
 
+    def cpu_ms(self) -> int:
+        return self._cgroup.cpu_ns() // 1_000_000
+
     def hand_over(self, connection: socket.socket, directory: Path) -> None:
         """Give it to the process behind `connection`, whose sandboxes lie below `directory`.
 
@@ -182,19 +186,31 @@ class Sandbox:
         }
 
     def execute(
-        self, spec: RunSpec, image_env: Sequence[str], *, interrupt: int | None = None
+        self,
+        spec: RunSpec,
+        image_env: Sequence[str],
+        *,
+        interrupt: int | None = None,
+        transcript: Transcript | None = None,
     ) -> RunResult:
         """Run the command under its limits; the sandbox isn't good for another afterwards.
 
-        `interrupt` is a descriptor that becomes readable when the run is to be ended from outside.
-        Raises SandboxError when a limit can't be set or the command can't be handed over.
+        `interrupt` is a descriptor that becomes readable when the run is to be ended from outside;
+        `transcript` is filled with what the command prints, as it does. Raises SandboxError when a
+        limit can't be set or the command can't be handed over.
         """
         try:
-            return self._execute(spec, image_env, interrupt)
+            return self._execute(spec, image_env, interrupt, transcript)
         except OSError as error:
             raise SandboxError(f"executing in a sandbox: {error}") from error
 
-    def _execute(self, spec: RunSpec, image_env: Sequence[str], interrupt: int | None) -> RunResult:
+    def _execute(
+        self,
+        spec: RunSpec,
+        image_env: Sequence[str],
+        interrupt: int | None,
+        transcript: Transcript | None,
+    ) -> RunResult:
         if self._shell is None:
             raise SandboxError(f"sandbox {self.id} isn't booted")
         write_file(self._run, ("command",), io.BytesIO(oci.command(spec, image_env).encode()))
@@ -202,9 +218,8 @@ class Sandbox:
         self._cgroup.forget_peak()
         memory, cpu = self._cgroup.memory_bytes(), self._cgroup.cpu_ns()
         self._cgroup.thaw()
-        captured = Capture(self._host.bounds.output_bytes, interrupt).run(
-            self._shell, spec.limits.wall_clock_secs, self.kill
-        )
+        capture = Capture(self._host.bounds.output_bytes, interrupt, spec.stdin, transcript)
+        captured = capture.run(self._shell, spec.limits.wall_clock_secs, self.kill)
         lost = captured.stop is Stop.ENDED and self._died(captured.returncode)
         return _result(
             captured,
@@ -314,6 +329,7 @@ def _result(
         wall_ms=round(captured.wall_secs * 1000),
         cpu_ms=cpu_ms,
         max_memory_bytes=memory,
+        order=captured.order,
         detail=detail,
         traffic=traffic,
     )

@@ -27,9 +27,11 @@ class Shell:
     pid: int
 
     def go(self) -> None:
-        """Set it going, with nothing more on stdin. Raises OSError when it is gone."""
+        """Set it going; its command finds on stdin what comes then. Raises OSError when it is gone.
+
+        A shell reads byte by byte from a pipe, so it takes nothing of what is the command's.
+        """
         os.write(self.stdin, b"\n")
-        self.close_stdin()
 
     def close_stdin(self) -> None:
         # A number may be another descriptor's by the time it is closed a second time.

@@ -54,6 +54,7 @@ class RunSpec:
     network: str
     limits: Limits
     inputs: tuple[InputFile, ...] = ()
+    stdin: bytes = b""
 
 
 class End(enum.StrEnum):
@@ -94,6 +95,8 @@ class RunResult:
     cpu_ms: int | None
     max_memory_bytes: int | None
     """Peak of what the run used above the booted sandbox. None where nothing measures it."""
+    order: tuple[int, ...] = ()
+    """In which order stdout and stderr were read, see Transcript.order."""
     detail: str = ""
     """Why, for End.BROKEN."""
     traffic: Traffic | None = None

@@ -51,7 +51,7 @@ class FilesViewSet(ViewSet):
         path = query_path(request)
         for _ in range(_OPEN_ATTEMPTS):
             try:
-                return _answer(request, _find(request, path))
+                return contents_answer(request, _find(request, path))
             except BlobGone:
                 continue  # Replaced between the look-up and the opening: look again.
         raise BlobGone(f"{path} changes too fast; try again")
@@ -82,7 +82,7 @@ def _find(request: Request, path: str) -> StoredFile:
     return stored
 
 
-def _answer(request: Request, stored: StoredFile) -> HttpResponseBase:
+def contents_answer(request: Request, stored: StoredFile) -> HttpResponseBase:
     size, etag = stored.blob.size, f'"{stored.blob.sha256}"'
     asked = request.headers
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}

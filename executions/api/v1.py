@@ -1,0 +1,5 @@
+"""Routes below /api/v1/."""
+
+from django.urls import include, path
+
+urlpatterns = [path("executions/", include("executions.api.executions.urls"))]
