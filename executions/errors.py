@@ -103,12 +103,6 @@ class InputsGone(Conflict):
     code = "inputs_gone"
 
 
-class RunCancelled(Conflict):
-    """Somebody cancelled the run while its answer was waited for."""
-
-    code = "cancelled"
-
-
 class ServiceBusy(BoxerError):
     """Nothing was accepted, or no answer came in time; try again after `retry_after` seconds."""
 
@@ -133,6 +127,12 @@ class StillQueued(ServiceBusy):
     """The wait for a worker was longer than BOXER_QUEUE_WAIT_SECS; the execution was withdrawn."""
 
     code = "queue_timeout"
+
+
+class RunCancelled(ServiceBusy):
+    """Somebody cancelled the run while its answer was waited for."""
+
+    code = "cancelled"
 
 
 class WallClockExceeded(BoxerError):

@@ -55,7 +55,7 @@ STATUSES = {
     ("post", "/api/v1/executions/{exec_id}/rerun/"): {202, 400, 403, 404, 405, 406, 409, 500, 503},
     ("get", "/api/v1/executions/{exec_id}/stderr/"): {200, 206, 404, 405, 406, 416, 500, 503},
     ("get", "/api/v1/executions/{exec_id}/stdout/"): {200, 206, 404, 405, 406, 416, 500, 503},
-    ("post", "/run"): {200, 400, 405, 406, 408, 409, 413, 415, 500, 503, 507},
+    ("post", "/run"): {200, 400, 405, 406, 408, 413, 415, 500, 503, 507},
 }
 COMPONENTS = {
     "CachedImage",

@@ -197,10 +197,6 @@ run = extend_schema(
             ),
             shape=StoppedSerializer,
         ),
-        409: failure(
-            "Somebody cancelled the run while it was waited for.",
-            error_example("cancelled", "the run was cancelled", exec_id=EXEC_ID),
-        ),
         413: failure(
             "The request's body is too large.",
             error_example("too_large", "The request body is larger than 1048576 bytes."),
@@ -221,6 +217,7 @@ run = extend_schema(
             error_example("queue_full", "1000 runs are waiting already"),
             error_example("no_worker", "no worker is alive to run it"),
             error_example("queue_timeout", "no worker was free within 300 s", exec_id=EXEC_ID),
+            error_example("cancelled", "the run was cancelled", exec_id=EXEC_ID),
         ),
         507: failure(
             "The program printed more than the output limit; it was killed.",
