@@ -8,7 +8,7 @@ from executions.api.executions.views import ExecutionsViewSet
 _ONE = "<str:exec_id>/"
 
 urlpatterns = [
-    path("", ExecutionsViewSet.as_view({"get": "list", "post": "create"}), name="executions"),
+    path("", ExecutionsViewSet.as_view({"get": "page", "post": "create"}), name="executions"),
     path(
         _ONE,
         ExecutionsViewSet.as_view({"get": "retrieve", "delete": "destroy"}),

@@ -15,7 +15,7 @@ from executions import notifications, services
 from executions.actor import Actor
 from executions.api.asynchronous import AsyncViewSet, in_kept_thread
 from executions.api.executions import schema
-from executions.api.executions.filters import page
+from executions.api.executions.filters import page as page_of
 from executions.api.executions.serializers import (
     ExecutionRequestSerializer,
     ExecutionSerializer,
@@ -70,12 +70,12 @@ class ExecutionsViewSet(AsyncViewSet):
         return _accepted(exec_id)
 
     @schema.listing
-    async def list(self, request: Request) -> HttpResponseBase:
-        return await in_kept_thread(self._list, request)
+    async def page(self, request: Request) -> HttpResponseBase:
+        return await in_kept_thread(self._page, request)
 
-    def _list(self, request: Request) -> HttpResponseBase:
+    def _page(self, request: Request) -> HttpResponseBase:
         self.initial(request)
-        found = page(request, Execution.objects.visible_to(request.user))
+        found = page_of(request, Execution.objects.visible_to(request.user))
         return Response({"results": _all_told(found.results), "next": found.next})
 
     @schema.detail
