@@ -21,6 +21,7 @@ from executions.errors import (
     NoExecution,
     OutputLimitExceeded,
     ServiceBusy,
+    TooManyFailures,
     WallClockExceeded,
 )
 from executions.image_policy.errors import PrefetchEnded
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 # The first class that fits decides; an error of ours that no line knows is a 500.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (TooManyFailures, 429),
     (InvalidRequest, 400),
     (ImageRefused, 403),
     (PrefetchEnded, 409),

@@ -4,12 +4,14 @@ None of it blocks: it looks at headers and cookies and sets some. The session al
 database, and messages may live in it: both go to a thread, but only where a page has used them.
 """
 
+import ipaddress
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from asgiref.sync import sync_to_async
 from csp.middleware import CSPMiddleware
+from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -49,6 +51,40 @@ class Security(_Inline, SecurityMiddleware):
 
 class ContentPolicy(_Inline, CSPMiddleware):
     """Says on every answer what a page may load; a view that says so itself is left alone."""
+
+
+class ClientAddress(_Inline, MiddlewareMixin):
+    """REMOTE_ADDR becomes the client's where a proxy of BOXER_TRUSTED_PROXIES tells of it.
+
+    X-Forwarded-For is read from its end, where the proxy next to us wrote: up to the first address
+    that is no trusted proxy's. What a client itself writes there stands before that.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        address = request.META.get("REMOTE_ADDR", "")
+        hops = request.headers.get("X-Forwarded-For", "").split(",")
+        while _is_trusted(address) and hops:
+            before = hops.pop().strip()
+            if _address(before) is None:
+                break
+            address = before
+        request.META["REMOTE_ADDR"] = address
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    # A socket of both families says so of IPv4.
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def _is_trusted(text: str) -> bool:
+    address = _address(text)
+    return address is not None and any(
+        address in network for network in settings.BOXER_TRUSTED_PROXIES
+    )
 
 
 def _host_of(origin: str) -> str:

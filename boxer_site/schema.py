@@ -28,14 +28,35 @@ COMMON = {
     ),
 }
 
+WITH_A_LOGIN = {
+    "401": (
+        "No credentials, or wrong ones.",
+        "bad_token",
+        "There is no such token, or it has ended.",
+    ),
+    "403": (
+        "Not allowed, or a browser's request without X-CSRFToken or from another site's page.",
+        "permission_denied",
+        "You may not do this.",
+    ),
+    "429": (
+        "Too many wrong credentials came from there.",
+        "too_many_failures",
+        "too many failed attempts; try again in 60 s",
+    ),
+}
+
+RETRY_AFTER: dict[str, tuple[str, dict[str, Any]]] = {
+    "Retry-After": (
+        "Seconds after which it is worth trying again.",
+        {"type": "integer", "minimum": 1},
+    )
+}
 HEADERS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "405": {"Allow": ("The methods that it knows.", {"type": "string"})},
-    "503": {
-        "Retry-After": (
-            "Seconds after which it is worth trying again.",
-            {"type": "integer", "minimum": 1},
-        )
-    },
+    "401": {"WWW-Authenticate": ("Says that a token is asked for.", {"type": "string"})},
+    "429": RETRY_AFTER,
+    "503": RETRY_AFTER,
 }
 
 
@@ -43,10 +64,12 @@ def complete(result: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
     """A postprocessing hook of drf-spectacular."""
     for operation in _operations(result):
         responses = operation["responses"]
-        for status, (description, code, error) in COMMON.items():
+        common = COMMON | (WITH_A_LOGIN if any(operation.get("security", ())) else {})
+        for status, (description, code, error) in common.items():
             responses.setdefault(status, _response(description, code, error))
         for status, headers in HEADERS.items():
-            responses[status].setdefault("headers", {}).update(_described(headers))
+            if status in responses:
+                responses[status].setdefault("headers", {}).update(_described(headers))
         operation["responses"] = dict(sorted(responses.items()))
     _drop_enum_ids(result)
     return result

@@ -19,6 +19,7 @@ from boxer_site.examination import Examination
 from boxer_site.listening import is_loopback
 from boxer_site.readiness import ReadyProbe
 from boxer_site.supervisor import Part, Supervisor
+from executions.accounts.services import make_first_admin
 from executions.checks import TAG
 from executions.host import pool_is_used, pool_is_warm
 from executions.models import WorkerHost
@@ -49,11 +50,12 @@ def described(message: CheckMessage) -> str:
 def listen_address(given: str | None) -> tuple[str, int]:
     """Where to serve. Raises CommandError for an address that would let strangers in."""
     host, port = env.parse_listen(given, "--listen") if given else settings.BOXER_LISTEN
-    if not settings.BOXER_ANONYMOUS_ANYWHERE and not is_loopback(host):
+    lets_anybody_in = settings.BOXER_ANONYMOUS and not settings.BOXER_ANONYMOUS_ANYWHERE
+    if lets_anybody_in and not is_loopback(host):
         raise CommandError(
-            f"{host} is not a loopback address, and there are no accounts yet: whoever reaches it "
-            "would run programs here and see every file and run, without a password. Put a proxy "
-            "that asks for one in front of a loopback address, or set BOXER_ANONYMOUS_ANYWHERE=true"
+            f"{host} is not a loopback address: whoever reaches it would run programs here as "
+            "anonymous, without a password or a token. Set BOXER_ANONYMOUS=0 to ask everybody for "
+            "one, or BOXER_ANONYMOUS_ANYWHERE=1 to let strangers in"
         )
     return host, port
 
@@ -139,8 +141,8 @@ class Service:
             return False
         return True
 
-    def migrate(self) -> None:
-        """Bring the database to this version, one host at a time."""
+    def migrate(self) -> str:
+        """Bring the database to this version, one host at a time; the password of a new `admin`."""
         try:
             self.supervisor.wait_until(
                 _took_migration_lock,
@@ -148,6 +150,7 @@ class Service:
                 lambda: "another host doesn't finish its migrations",
             )
             call_command("migrate", interactive=False, verbosity=0)
+            return make_first_admin()
         finally:
             connections.close_all()
 

@@ -16,6 +16,8 @@ BOXER_HOME = env.path("BOXER_HOME", "~/.boxer")
 if len(os.fsencode(BOXER_HOME)) > 76:
     # sun_path holds 107 bytes, and sockets of PostgreSQL and runsc lie below the home.
     raise ImproperlyConfigured(f"BOXER_HOME={BOXER_HOME}: must not be longer than 76 bytes")
+BOXER_ANONYMOUS = env.boolean("BOXER_ANONYMOUS", True)
+BOXER_TRUSTED_PROXIES = env.any_networks("BOXER_TRUSTED_PROXIES")
 BOXER_LISTEN = env.listen("BOXER_LISTEN", "127.0.0.1:8080")
 BOXER_ANONYMOUS_ANYWHERE = env.boolean("BOXER_ANONYMOUS_ANYWHERE", False)
 BOXER_HTTPS = env.boolean("BOXER_HTTPS", False)
@@ -203,12 +205,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_q",
     "boxer_site",
     "filestore",
     "executions",
+    "executions.accounts",
     "executions.doctor",
     "executions.sealed",
     "executions.callbacks",
@@ -217,6 +221,7 @@ INSTALLED_APPS = [
     "executions.events",
 ]
 MIDDLEWARE = [
+    "boxer_site.middleware.ClientAddress",
     "executions.audit.requests.current_request",
     "boxer_site.middleware.Security",
     "boxer_site.middleware.ContentPolicy",
@@ -243,6 +248,26 @@ TEMPLATES = [
     },
 ]
 APPEND_SLASH = False
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "account"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_AGE = 12 * 3600
+# Cookies are the same for all ports of a host: other services of this one have such, too.
+SESSION_COOKIE_NAME = "boxer_session"
+CSRF_COOKIE_NAME = "boxer_csrf"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+KNOX_TOKEN_MODEL = "accounts.Token"  # noqa: S105 (a model)
+# Its prefix lets scanners of source code know a token; our model is made in place of knox's own.
+REST_KNOX = {"TOKEN_PREFIX": "boxer_"}
+MIGRATION_MODULES = {"knox": None}
 CSRF_FAILURE_VIEW = "boxer_site.errors.csrf_failure"
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -304,7 +329,10 @@ LOGGING = {
 # ── REST ─────────────────────────────────────────────────────────────────────────────────────────
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["boxer_site.authentication.AnonymousAccess"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        f"executions.accounts.authentication.{name}"
+        for name in ("TokenAuthentication", "BrowserSession", "AnonymousAccess")
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["executions.api.parsers.StrictJSONParser"],
@@ -321,7 +349,7 @@ SPECTACULAR_SETTINGS = {
         "Sandbox execution service: pull any container image, run any command in it inside gVisor."
     ),
     "LICENSE": {"name": "MIT"},
-    "TAGS": [{"name": "files"}, {"name": "system"}, {"name": "execution"}, {"name": "images"}],
+    "TAGS": [{"name": name} for name in ("files", "system", "execution", "images", "accounts")],
     # No page loads anything from another host; Swagger UI would ask its maker's validator.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -330,7 +358,6 @@ SPECTACULAR_SETTINGS = {
     # Enums stay where they are used: components are the shapes of requests and answers alone.
     "POSTPROCESSING_HOOKS": ["boxer_site.schema.complete"],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "AUTHENTICATION_WHITELIST": [],
 }
 
 # ── Queue ────────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from boxer_site import docs
+from executions.accounts.urls import LOGIN, LOGOUT
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("executions.api.urls")),
@@ -14,6 +15,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("openapi.json", docs.JSONDocument.as_view({"get": "retrieve"}), name="openapi-json"),
     path("openapi.yaml", docs.YAMLDocument.as_view({"get": "retrieve"}), name="openapi-yaml"),
     path("swagger", docs.SwaggerPage.as_view(), name="swagger"),
+    path("", include("executions.accounts.urls")),
+    path("api/v1/", include("executions.accounts.api.urls")),
+    # One way in and out, throttled: the admin's own would be another.
+    path("admin/login/", LOGIN),
+    path("admin/logout/", LOGOUT),
     path("admin/", admin.site.urls),
     path("redoc", docs.RedocPage.as_view(), name="redoc"),
 ]

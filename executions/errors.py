@@ -119,6 +119,16 @@ class QueueFull(ServiceBusy):
     code = "queue_full"
 
 
+class TooManyFailures(ServiceBusy):
+    """So many logins or tokens failed lately that this one isn't looked at."""
+
+    code = "too_many_failures"
+
+    def __init__(self, *, retry_after: int) -> None:
+        message = f"too many failed attempts; try again in {retry_after} s"
+        super().__init__(message, retry_after=retry_after)
+
+
 class NoWorker(ServiceBusy):
     code = "no_worker"
 

@@ -19,6 +19,9 @@ class StoredFileAdmin(ReadOnlyAdmin):
     search_help_text = "The beginning of a path, or a user name."
     fields = ["path", "owner", "size", "sha256", "created_at"]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[StoredFile]:
+        return StoredFile.objects.visible_to(request.user).order_by(*self.ordering)
+
     @admin.display(description="bytes")
     def size(self, stored: StoredFile) -> int:
         return stored.blob.size

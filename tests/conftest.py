@@ -8,13 +8,25 @@ from django.contrib.auth.models import User
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
-from boxer_site.authentication import ANONYMOUS, anonymous_user
 from boxer_site.embedded_postgres import EmbeddedPostgres
+from executions.accounts.authentication import ANONYMOUS, anonymous_user
 from tests.environment import HOME
 from tests.registry import Registry
 from tests.stack import Stack
 
-pytest_plugins = ["tests.fixtures_images", "tests.fixtures_sandbox", "tests.fixtures_storage"]
+STACK_ENV = {
+    "BOXER_TAG_TTL_SECS": "3",
+    "BOXER_CALLBACK_ALLOW": "127.0.0.0/8",
+    # A test that fails to log in does it from an address of its own, so as to hold up no other.
+    "BOXER_TRUSTED_PROXIES": "127.0.0.1",
+}
+
+pytest_plugins = [
+    "tests.fixtures_images",
+    "tests.fixtures_sandbox",
+    "tests.fixtures_storage",
+    "tests.fixtures_accounts",
+]
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +39,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def stack(registry: Registry) -> Iterator[Stack]:
     """A Boxer for every test that needs none of its own; `registry` is its docker.io."""
-    with Stack(
-        "--workers", "4", env={"BOXER_TAG_TTL_SECS": "3", "BOXER_CALLBACK_ALLOW": "127.0.0.0/8"}
-    ) as running:
+    with Stack("--workers", "4", env=STACK_ENV) as running:
         yield running
 
 

@@ -143,13 +143,21 @@ def routes(patterns: list[Any], prefix: str = "/") -> Iterator[tuple[str, str]]:
     """(method, path) of each; a view that tells no actions answers GET."""
     for pattern in patterns:
         path = f"{prefix}{pattern.pattern}"
+        if path in {"/admin/login/", "/admin/logout/"}:
+            continue  # our own in place of the admin's
         if isinstance(pattern, URLResolver) and pattern.app_name == "admin":
             yield "GET", path  # its pages are Django's, one for each model and action
         elif isinstance(pattern, URLResolver):
             yield from routes(pattern.url_patterns, path)
         else:
             assert isinstance(pattern, URLPattern)
-            actions = getattr(pattern.callback, "actions", None) or ("get",)
+            page: Any = getattr(pattern.callback, "view_class", None)
+            answered = [
+                name
+                for name in ("get", "post")
+                if hasattr(page, name) and name in page.http_method_names
+            ]
+            actions = getattr(pattern.callback, "actions", None) or answered or ("get",)
             yield from ((method.upper(), path) for method in actions if method != "head")
 
 

@@ -35,6 +35,7 @@ NESTED = {"limits": {"memory_mb": ["Must be at most 4096."]}, "cmd": {"3": ["Mus
         (errors.QueueFull("x"), 503, "queue_full"),
         (errors.NoWorker("x"), 503, "no_worker"),
         (errors.StillQueued("x"), 503, "queue_timeout"),
+        (errors.TooManyFailures(retry_after=7), 429, "too_many_failures"),
         (errors.WallClockExceeded("x"), 408, "timed_out"),
         (errors.OutputLimitExceeded("x"), 507, "output_limit"),
         (errors.InfraError("x"), 500, "infra_error"),

@@ -16,6 +16,7 @@ LAYERS = {
     # Modules of an app by their first name; those of one layer may import each other.
     "api": 5,
     "views": 5,
+    "urls": 5,
     "admin": 5,
     "tasks": 5,
     "management": 5,
@@ -36,6 +37,7 @@ LAYERS = {
     "messages": 3,
     "models": 2,
     "audit": 2,
+    "accounts": 3,
     "image_policy": 3,
     "actor": 1,
     "errors": 1,

@@ -44,6 +44,6 @@ def error_response(
     if fields:
         body["fields"] = fields
     response = JsonResponse(body | dict(details or {}), status=status, headers=dict(headers or {}))
-    if status == 503:
+    if retry_after or status == 503:
         response["Retry-After"] = str(retry_after or RETRY_SECS)
     return response

@@ -30,6 +30,7 @@ from filestore.models import StoredFile
 from filestore.signals import downloaded
 
 _OPEN_ATTEMPTS = 5
+OUTPUT = "output/"
 
 
 class FilesViewSet(ViewSet):
@@ -75,8 +76,12 @@ class FilesViewSet(ViewSet):
 
 
 def _find(request: Request, path: str) -> StoredFile:
-    visible = StoredFile.objects.visible_to(request.user).at(path)
-    stored = visible.select_related("blob").first()
+    """A path means one's own file; what a run left is named by the run, and so its owner's."""
+    there = StoredFile.objects.select_related("blob").at(path)
+    stored = there.filter(owner_id=request.user.pk).first()
+    if stored is None and path.startswith(OUTPUT):
+        # Nobody else can have a file there: uploads to output/ are refused.
+        stored = there.visible_to(request.user).first()
     if stored is None:
         raise FileMissing(paths=[path])
     return stored

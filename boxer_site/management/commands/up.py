@@ -11,6 +11,7 @@ from boxer_site.home_lock import AlreadyRunning, home_lock
 from boxer_site.listening import CannotListen, listening_socket, url_of
 from boxer_site.service import Service, described, listen_address, refuse_unfit_host, worker_count
 from boxer_site.supervisor import StartFailed, Stopped, Supervisor
+from executions.accounts.services import FIRST_ADMIN
 
 
 class Command(BaseCommand):
@@ -39,7 +40,10 @@ class Command(BaseCommand):
         url = url_of(server)
         examination = service.start_examination()
         service.start_database()
-        service.migrate()
+        if password := service.migrate():
+            # Here and nowhere else, once: it isn't logged, and only its hash is kept.
+            self.stdout.write(f"Made the user {FIRST_ADMIN} with the password {password}")
+            self.stdout.flush()
         service.start_web(server.fileno(), url.removeprefix("http://"))
         examination.judge()
         service.start_workers()

@@ -47,6 +47,8 @@ def serve(server: socket.socket) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        # BOXER_TRUSTED_PROXIES says whom to believe (boxer_site/middleware.py), for every address.
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECS,
     )
