@@ -11,7 +11,7 @@ from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from executions import notifications, services
+from executions import audit, notifications, services
 from executions.actor import Actor
 from executions.api.asynchronous import AsyncViewSet, in_kept_thread
 from executions.api.executions import schema
@@ -36,6 +36,15 @@ def find(request: Request, exec_id: str) -> Execution:
     execution = visible(request).filter(exec_id=exec_id).first()
     if execution is None:
         raise NoExecution(f"there is no execution {exec_id[:100]!r}")
+    if execution.owner_id != request.user.pk:
+        audit.record_look(
+            Actor.of(request),
+            audit.Verb.RUN_VIEWED,
+            "executions.execution",
+            execution.exec_id,
+            owner_id=execution.owner_id,
+            details={"path": request.path},
+        )
     return execution
 
 
@@ -76,6 +85,14 @@ class ExecutionsViewSet(AsyncViewSet):
     def _page(self, request: Request) -> HttpResponseBase:
         self.initial(request)
         found = page_of(request, Execution.objects.visible_to(request.user))
+        if any(execution.owner_id != request.user.pk for execution in found.results):
+            audit.record_look(
+                Actor.of(request),
+                audit.Verb.RUNS_LISTED,
+                "auth.user",
+                request.user.pk,
+                details={"query": request.query_params.dict()},
+            )
         return Response({"results": _all_told(found.results), "next": found.next})
 
     @schema.detail
