@@ -16,10 +16,13 @@ from rest_framework.views import set_rollback
 from executions.errors import (
     BoxerError,
     Conflict,
+    HostNetworkForbidden,
     ImageRefused,
     InvalidRequest,
     NoExecution,
     OutputLimitExceeded,
+    QuotaExceeded,
+    QuotaForbids,
     ServiceBusy,
     TooManyFailures,
     WallClockExceeded,
@@ -32,6 +35,7 @@ from filestore.errors import (
     FileMissing,
     FilestoreError,
     StorageFailed,
+    StorageQuotaExceeded,
     TooLarge,
 )
 
@@ -45,12 +49,16 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (PrefetchEnded, 409),
     (NoExecution, 404),
     (Conflict, 409),
+    (QuotaForbids, 403),
+    (HostNetworkForbidden, 403),
+    (QuotaExceeded, 429),
     (ServiceBusy, 503),
     (WallClockExceeded, 408),
     (OutputLimitExceeded, 507),
     (BadPath, 400),
     (FileMissing, 404),
     (TooLarge, 413),
+    (StorageQuotaExceeded, 413),
     (BlobGone, 503),
     (StorageFailed, 503),
 )

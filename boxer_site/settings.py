@@ -19,6 +19,7 @@ if len(os.fsencode(BOXER_HOME)) > 76:
 BOXER_ANONYMOUS = env.boolean("BOXER_ANONYMOUS", True)
 BOXER_TRUSTED_PROXIES = env.any_networks("BOXER_TRUSTED_PROXIES")
 BOXER_LISTEN = env.listen("BOXER_LISTEN", "127.0.0.1:8080")
+BOXER_ANONYMOUS_HOST_NETWORK = env.boolean("BOXER_ANONYMOUS_HOST_NETWORK", True)
 BOXER_ANONYMOUS_ANYWHERE = env.boolean("BOXER_ANONYMOUS_ANYWHERE", False)
 BOXER_HTTPS = env.boolean("BOXER_HTTPS", False)
 BOXER_HSTS_SECS = env.integer("BOXER_HSTS_SECS", 31536000, minimum=0)
@@ -219,6 +220,7 @@ INSTALLED_APPS = [
     "executions.audit",
     "executions.image_policy",
     "executions.events",
+    "executions.quotas",
 ]
 MIDDLEWARE = [
     "boxer_site.middleware.ClientAddress",

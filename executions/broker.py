@@ -2,11 +2,14 @@
 
 from datetime import timedelta
 
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
+
+from executions.quotas.known import any_quota
+from executions.quotas.turns import TAKE, TURNS_LOCK
 
 CHANNEL = "boxer_queue"
 
@@ -21,15 +24,6 @@ _ENQUEUE = f"""
     SELECT id, pg_notify('{CHANNEL}', '') FROM message
 """  # noqa: S608 (both names are constants)
 
-_TAKE = """
-    UPDATE django_q_ormq SET lock = now() + make_interval(secs => %s)
-    WHERE id = (
-        SELECT id FROM django_q_ormq
-        WHERE key = %s AND lock <= now() ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
-    )
-    RETURNING id, payload
-"""
-
 
 class ListenBroker(ORM):  # type: ignore[misc]
     """Messages commit with what they are about, wake a listener at once, and go to one taker."""
@@ -43,7 +37,7 @@ class ListenBroker(ORM):  # type: ignore[misc]
             return int(cursor.fetchone()[0])
 
     def dequeue(self, timeout: float = 5.0) -> list[tuple[int, str]] | None:
-        """The oldest message that nobody has, waiting up to `timeout` seconds for one.
+        """The next message that nobody has, waiting up to `timeout` seconds for one.
 
         LISTEN comes before the look, so a message that is committed in between still wakes us.
         """
@@ -55,9 +49,18 @@ class ListenBroker(ORM):  # type: ignore[misc]
         return [message] if message else None
 
     def take(self) -> tuple[int, str] | None:
+        """The next in turn, see executions/quotas/turns.py."""
+        values = {"lease": LEASE_SECS, "key": self.list_key}
         with connections[Conf.ORM].cursor() as cursor:
-            cursor.execute(_TAKE, [LEASE_SECS, self.list_key])
-            row = cursor.fetchone()
+            if not any_quota():
+                cursor.execute(TAKE, values)
+                row = cursor.fetchone()
+            else:
+                with transaction.atomic(using=Conf.ORM):
+                    # A statement of its own: the next one has to see what the last taker wrote.
+                    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [TURNS_LOCK])
+                    cursor.execute(TAKE, values)
+                    row = cursor.fetchone()
         return (int(row[0]), str(row[1])) if row else None
 
     def keep(self, message_id: int) -> None:

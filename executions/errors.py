@@ -103,6 +103,18 @@ class InputsGone(Conflict):
     code = "inputs_gone"
 
 
+class QuotaForbids(BoxerError):
+    """A network or an image that the user's quota doesn't allow."""
+
+    code = "quota_forbids"
+
+
+class HostNetworkForbidden(BoxerError):
+    """The host's network without the permission for it."""
+
+    code = "host_network_forbidden"
+
+
 class ServiceBusy(BoxerError):
     """Nothing was accepted, or no answer came in time; try again after `retry_after` seconds."""
 
@@ -143,6 +155,16 @@ class RunCancelled(ServiceBusy):
     """Somebody cancelled the run while its answer was waited for."""
 
     code = "cancelled"
+
+
+class QuotaExceeded(ServiceBusy):
+    """A rate or a count is used up; `details` says which."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, *, retry_after: int, details: Mapping[str, object]) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.details = dict(details)
 
 
 class WallClockExceeded(BoxerError):

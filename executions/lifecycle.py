@@ -8,6 +8,7 @@ from django_q.models import OrmQ
 from psycopg.types.json import Jsonb
 
 from executions import notifications
+from executions.broker import CHANNEL
 from executions.inputs import let_go, release_inputs
 from executions.messages import enqueue
 from executions.models import Execution, ExecutionInput, Outcome, Status
@@ -108,12 +109,23 @@ _FINISH = """
             net_refused = %(net_refused)s,
             error = %(error)s, error_code = %(error_code)s, left_out = %(left_out)s
         WHERE id = %(id)s AND status IN ('pulling', 'running') AND attempts = %(attempts)s
-        RETURNING id, exec_id
+        RETURNING id, exec_id, owner_id, worker
+    ), spent AS (
+        INSERT INTO quotas_dayofcpu (user_id, day, slot, cpu_ms)
+        SELECT owner_id, (now() AT TIME ZONE 'UTC')::date, hashtext(worker) & 15, %(cpu_ms)s::int
+        FROM ended WHERE %(cpu_ms)s::int > 0
+        ON CONFLICT (user_id, day, slot)
+            DO UPDATE SET cpu_ms = quotas_dayofcpu.cpu_ms + excluded.cpu_ms
     ), printed AS (
         INSERT INTO executions_executionoutput (execution_id, stdout, stderr, turns)
         SELECT id, %(stdout)s, %(stderr)s, %(turns)s::int[] FROM ended
     )
-    SELECT pg_notify(%(channel)s, exec_id) FROM ended
+    SELECT pg_notify(%(channel)s, exec_id),
+        -- Another run of theirs may have waited for this one's end.
+        CASE WHEN EXISTS (SELECT 1 FROM executions_execution waiting
+            WHERE waiting.status = 'queued' AND waiting.owner_id = ended.owner_id)
+        THEN pg_notify(%(queue)s, '') END
+    FROM ended
 """
 
 
@@ -141,6 +153,7 @@ def _write_end(execution: Execution, ending: Ending) -> bool:
         "id": execution.pk,
         "attempts": execution.attempts,
         "channel": notifications.CHANNEL,
+        "queue": CHANNEL,
     }
     with connection.cursor() as cursor:
         cursor.execute(_FINISH, values)

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from executions import audit
 from executions.actor import Actor
+from executions.admission import admit, terms_for
 from executions.broker import CHANNEL
 from executions.errors import NetworkUnavailable, NoWorker, QueueFull
 from executions.hosts import HOST_SILENCE, sandbox_network_lack
@@ -53,10 +54,18 @@ class RunRequest:
 def submit(*, actor: Actor, request: RunRequest) -> None:
     """Queue a run: its row, its inputs and its message commit together.
 
-    Raises QueueFull, NoWorker, InputNotFound, NetworkUnavailable, ImageRefused.
+    Raises QueueFull, NoWorker, InputNotFound, NetworkUnavailable, ImageRefused, and
+    what quotas say: HostNetworkForbidden, QuotaForbids, QuotaExceeded, OverCeiling.
     """
     if request.network == Network.SANDBOX:
         _check_network()
+    terms = terms_for(
+        actor=actor,
+        image=request.image,
+        network=request.network,
+        limits=request.limits,
+        priority=request.priority,
+    )
     decided = decide(actor=actor, image=request.image)
     execution = Execution(
         exec_id=request.exec_id,
@@ -90,7 +99,9 @@ def submit(*, actor: Actor, request: RunRequest) -> None:
     )
     alone = not (request.files or request.stdin) and execution.env == list(request.env)
     # What is one statement commits by itself.
-    with contextlib.nullcontext() if alone else transaction.atomic():
+    with contextlib.nullcontext() if alone and terms is None else transaction.atomic():
+        if terms is not None:
+            admit(terms, user_id=actor.user_id)
         execution.pk = _queue(execution, entry)
         sealed.seal(execution_id=execution.pk, exec_id=request.exec_id, env=request.env)
         if request.stdin:

@@ -35,6 +35,12 @@ class FileMissing(FilestoreError):
         self.paths = tuple(paths)
 
 
+class StorageQuotaExceeded(FilestoreError):
+    """More bytes or files than the owner's quota has room for; the message names which."""
+
+    code = "storage_quota"
+
+
 class BlobGone(FilestoreError):
     """Contents that were removed, since nothing referred to them, before they could be used."""
 

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from django.db import transaction
 
+from filestore import admission
 from filestore.blobs import open_blob, ready_blob, share_lock, store_blob
 from filestore.errors import BlobGone, FileMissing
 from filestore.garbage import collect_garbage, discard_blobs
@@ -98,9 +99,10 @@ def delete(*, owner_id: int, path: str) -> bool:
 
 
 def _point(*, owner_id: int, path: str, blob: Blob) -> StoredFile:
-    """The upsert; whoever calls holds a lock on `blob`."""
-    before = StoredFile.objects.filter(owner_id=owner_id).at(path).select_for_update()
-    replaced = before.values_list("blob_id", flat=True).first()
+    """The upsert; whoever calls holds a lock on `blob`. Raises what an admission raises."""
+    before = StoredFile.objects.filter(owner_id=owner_id).at(path).select_for_update(of=["self"])
+    replaced, size = before.values_list("blob_id", "blob__size").first() or (None, None)
+    admission.admit(owner_id, blob.size, size)
     [file] = StoredFile.objects.bulk_create(
         [StoredFile(owner_id=owner_id, path=path, blob=blob)],
         update_conflicts=True,

@@ -39,6 +39,8 @@ LAYERS = {
     "audit": 2,
     "accounts": 3,
     "image_policy": 3,
+    "quotas": 3,
+    "admission": 3,
     "actor": 1,
     "errors": 1,
 }

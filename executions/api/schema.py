@@ -99,6 +99,17 @@ class StoppedSerializer(ErrorSerializer):
     stderr = serializers.CharField()
 
 
+class ExceededSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    limit = serializers.IntegerField()
+    used = serializers.FloatField()
+    frees_at = serializers.DateTimeField(allow_null=True)
+
+
+class QuotaExceededSerializer(ErrorSerializer):
+    quota = ExceededSerializer()
+
+
 class NotReadySerializer(ErrorSerializer):
     checks = ChecksSerializer()
 
@@ -151,6 +162,21 @@ RESPONSE_EXAMPLE = {
     "start_ms": 168,
 }
 
+QUOTA_EXCEEDED = failure(
+    "A quota is used up; try again after Retry-After seconds.",
+    {
+        "error": "your quota runs_an_hour is used up: 3 of 3",
+        "code": "quota_exceeded",
+        "quota": {
+            "name": "runs_an_hour",
+            "limit": 3,
+            "used": 3,
+            "frees_at": "2026-01-01T13:00:00+00:00",
+        },
+    },
+    shape=QuotaExceededSerializer,
+)
+
 run = extend_schema(
     operation_id="run",
     tags=["execution"],
@@ -186,6 +212,11 @@ run = extend_schema(
                 "image_not_found", "the registry has no python:3.12-slimm here", exec_id=EXEC_ID
             ),
         ),
+        403: failure(
+            "A quota, a permission or a rule says no.",
+            {"error": "your quota doesn't allow the network 'host'", "code": "quota_forbids"},
+            {"error": "you may not use the network 'host'", "code": "host_network_forbidden"},
+        ),
         408: failure(
             "The wall clock limit passed; the program was killed.",
             error_example(
@@ -207,6 +238,7 @@ run = extend_schema(
                 "unsupported_media_type", 'Unsupported media type "text/plain" in request.'
             ),
         ),
+        429: QUOTA_EXCEEDED,
         500: failure(
             "Boxer or the registry failed, not the program.",
             error_example("infra_error", "the sandbox could not be started", exec_id=EXEC_ID),

@@ -77,7 +77,11 @@ upload_operation = extend_schema(
             "path: must not hold a '..' component",
             "invalid_path",
         ),
-        413: _error("The file is too large", "file: larger than 10485760 bytes", "too_large"),
+        413: _error(
+            "The file is too large, or your quota has no room for it",
+            "file: larger than 10485760 bytes",
+            "too_large",
+        ),
         415: _error(
             "Not multipart/form-data",
             'Unsupported media type "application/json" in request.',

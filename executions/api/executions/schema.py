@@ -12,7 +12,7 @@ from executions.api.executions.serializers import (
     ExecutionSerializer,
     LeftFilesSerializer,
 )
-from executions.api.schema import EXEC_ID, REQUEST_EXAMPLE, error_example, failure
+from executions.api.schema import EXEC_ID, QUOTA_EXCEEDED, REQUEST_EXAMPLE, error_example, failure
 from executions.models import Outcome, Status
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -150,6 +150,7 @@ create = extend_schema(
         403: REFUSED,
         413: TOO_LARGE,
         415: NOT_JSON,
+        429: QUOTA_EXCEEDED,
         503: BUSY,
     },
 )
@@ -247,6 +248,7 @@ rerun = extend_schema(
             "Its input files or secrets weren't kept.",
             error_example("inputs_gone", "the run's input files weren't kept: a.txt"),
         ),
+        429: QUOTA_EXCEEDED,
         503: BUSY,
     },
 )
