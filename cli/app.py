@@ -1,0 +1,50 @@
+"""The commands, and what ends them: an exit code, and one line when something is wrong."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from cli import interrupts, terminal
+from cli.commands import account, files, images, looking, running
+from cli.errors import FAILED, ClientError
+
+app = typer.Typer(
+    name="boxer",
+    help="Run any command of any container image in a sandbox, on a Boxer elsewhere.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    running.run,
+    looking.ps,
+    looking.logs,
+    looking.cancel,
+    running.rerun,
+    images.images,
+    images.pull,
+    account.quota,
+    account.login,
+):
+    app.command()(command)
+app.add_typer(files.app, name="files")
+
+
+def main() -> NoReturn:
+    """`boxer`."""
+    interrupts.install()
+    try:
+        app(prog_name="boxer")
+    except ClientError as error:
+        terminal.complain(error.message)
+        sys.exit(error.code)
+    except interrupts.Interrupted as interruption:
+        sys.exit(interruption.code)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        # Answers are taken for what the API's description says.
+        kind = type(error).__name__
+        terminal.complain(f"the server answers what this client doesn't know ({kind}: {error})")
+        sys.exit(FAILED)
+    sys.exit(0)
