@@ -204,7 +204,7 @@ def test_login_keeps_nothing_that_is_refused(tmp_path: Path) -> None:
 
 def test_a_pull_tells_how_it_ended(tmp_path: Path) -> None:
     going: dict[str, Any] = {"id": "1", "state": "running", "bytes_done": 1, "bytes_total": 2}
-    ended = {"id": "1", "state": "done", "digest": "sha256:ab", "error": ""}
+    ended: dict[str, Any] = {"id": "1", "state": "done", "digest": "sha256:ab", "error": ""}
     ended |= {"bytes_done": 2, "bytes_total": 2}
     failed = ended | {"state": "failed", "error": "no such image"}
     one = "GET /api/v1/images/prefetch/1/"
