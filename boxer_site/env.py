@@ -145,6 +145,26 @@ def images(name: str) -> tuple[str, ...]:
     return values
 
 
+def signing_key(name: str) -> str:
+    """An Ed25519 private key in PEM, or nothing; the message never holds it."""
+    value = given(name)
+    if not value:
+        return value
+    # Imported where it is needed: most installations have none.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        key = load_pem_private_key(value.encode(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ImproperlyConfigured(f"{name}: must be an Ed25519 private key in PEM (PKCS #8)")
+    return value
+
+
 def path(name: str, default: str) -> Path:
     value = Path(text(name, default)).expanduser()
     if not value.is_absolute():

@@ -122,6 +122,7 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+BOXER_RECEIPT_KEY = env.signing_key("BOXER_RECEIPT_KEY")
 
 # ── Database ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -217,6 +218,7 @@ INSTALLED_APPS = [
     "executions.doctor",
     "executions.sealed",
     "executions.callbacks",
+    "executions.receipts",
     "executions.audit",
     "executions.image_policy",
     "executions.events",

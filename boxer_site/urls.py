@@ -13,6 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("executions.callbacks.api.urls")),
     path("api/v1/", include("executions.api.v1")),
     path("api/v1/", include("executions.quotas.api.urls")),
+    path("api/v1/", include("executions.receipts.api.urls")),
     path("openapi.json", docs.JSONDocument.as_view({"get": "retrieve"}), name="openapi-json"),
     path("openapi.yaml", docs.YAMLDocument.as_view({"get": "retrieve"}), name="openapi-yaml"),
     path("swagger", docs.SwaggerPage.as_view(), name="swagger"),

@@ -74,17 +74,27 @@ def claim(*, exec_id: str, host_id: str, worker: str) -> Execution | None:
 _START = """
     UPDATE executions_execution SET
         status = 'running', started_at = now(), image_digest = %(image_digest)s,
-        pull_ms = %(pull_ms)s, start_ms = %(start_ms)s, warm = %(warm)s
+        pull_ms = %(pull_ms)s, start_ms = %(start_ms)s, warm = %(warm)s, platform = %(platform)s,
+        runsc_version = coalesce((
+            SELECT runsc_version FROM executions_workerhost host WHERE host.id = host_id
+        ), '')
     WHERE id = %(id)s AND status IN ('pulling', 'running') AND attempts = %(attempts)s
 """
 
 
 def start(
-    *, execution: Execution, image_digest: str, pull_ms: int, start_ms: int, warm: bool = False
+    *,
+    execution: Execution,
+    image_digest: str,
+    pull_ms: int,
+    start_ms: int,
+    warm: bool = False,
+    platform: str = "",
 ) -> bool:
     """The command is about to be executed: from now on the run is never tried again.
 
-    False when the claim doesn't stand any more. May be repeated.
+    `platform` is runsc's; its version is the one that the host told when it started. False when the
+    claim doesn't stand any more. May be repeated.
     """
     values: dict[str, int | str | bool] = {
         "id": execution.pk,
@@ -93,6 +103,7 @@ def start(
         "pull_ms": pull_ms,
         "start_ms": start_ms,
         "warm": warm,
+        "platform": platform,
     }
     with connection.cursor() as cursor:
         cursor.execute(_START, values)

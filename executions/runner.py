@@ -200,6 +200,7 @@ class Runner:
                     pull_ms=round((pulled - began) * 1000),
                     start_ms=round((booted - pulled) * 1000),
                     warm=warm,
+                    platform=self._host.runsc.platform,
                 )
             )
             return self._execute(execution, sandbox, image) if started else None

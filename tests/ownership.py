@@ -79,6 +79,7 @@ OWNED: dict[str, Callable[[Belongings], list[Asked]]] = {
     "/run": _run,
     "/files": _files,
     "/api/v1/executions/<slug:exec_id>/callbacks/": _of_run("GET", "callbacks/"),
+    "/api/v1/executions/<slug:exec_id>/receipt/": _of_run("GET", "receipt/"),
     "/api/v1/executions/": _create,
     _RUN: _run_itself,
     f"{_RUN}cancel/": _of_run("POST", "cancel/", 409),
@@ -139,6 +140,7 @@ OPEN = frozenset(
         "/admin/logout/",
         # What who asks may still do, and the key of what they are sent.
         "/api/v1/callback-secret/",
+        "/api/v1/receipt-key/",
         "/api/v1/quota/",
         # Forms that make or change something of who sends them, and name no object.
         "/account/tokens",

@@ -22,6 +22,8 @@ STATUSES = {
     ("get", "/api/v1/tokens/"): {200, 405, 406, 500, 503},
     ("post", "/api/v1/tokens/"): {201, 400, 405, 406, 413, 415, 500, 503},
     ("delete", "/api/v1/tokens/{token_id}/"): {204, 404, 405, 406, 500, 503},
+    ("get", "/api/v1/executions/{exec_id}/receipt/"): {200, 404, 405, 406, 409, 500, 503},
+    ("get", "/api/v1/receipt-key/"): {200, 405, 406, 500, 503},
     ("get", "/api/v1/callback-secret/"): {200, 405, 406, 500, 503},
     ("post", "/api/v1/callback-secret/"): {200, 405, 406, 500, 503},
     ("get", "/api/v1/executions/{exec_id}/callbacks/"): {200, 404, 405, 406, 500, 503},
@@ -67,6 +69,9 @@ STATUSES = {
     ("post", "/run"): {200, 400, 403, 405, 406, 408, 413, 415, 429, 500, 503, 507},
 }
 COMPONENTS = {
+    "Receipt",
+    "ReceiptKey",
+    "ReceiptSignature",
     "CachedImage",
     "Callback",
     "CallbackList",

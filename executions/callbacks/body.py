@@ -23,5 +23,12 @@ def of_execution(execution: Execution) -> str:
         moment = getattr(execution, name)
         told[name] = moment.isoformat().replace("+00:00", "Z") if moment else None
     base = f"/api/v1/executions/{execution.exec_id}/"
-    told["urls"] = {"callbacks": f"{base}callbacks/"}
+    told["urls"] = {
+        "execution": base,
+        "stdout": f"{base}stdout/",
+        "stderr": f"{base}stderr/",
+        "files": f"{base}files/",
+        "callbacks": f"{base}callbacks/",
+        "receipt": f"{base}receipt/",
+    }
     return json.dumps(told, ensure_ascii=False, separators=(",", ":"))

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from rest_framework import serializers
-from rest_framework.exceptions import ValidationError
 
 from executions.api.fields import TextField, TextListField, WholeField
 from executions.api.serializers import RunRequestSerializer
+from executions.callbacks.targets import parse
 from executions.models import Execution, Network, Outcome, Status
 from executions.services import RunRequest
 
@@ -17,14 +16,10 @@ PRIORITY = 100
 LONGEST_EXPIRY_SECS = 30 * 86400
 
 
-def http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValidationError("Must be an http or https URL.")
+def callback_url(value: str) -> str:
+    """Raises BadCallbackUrl. An empty one is none."""
+    if value:
+        parse(value)
     return value
 
 
@@ -33,7 +28,7 @@ class ExecutionRequestSerializer(RunRequestSerializer):
 
     callback_url = TextField(
         max_bytes=2048,
-        check=http_url,
+        check=callback_url,
         pattern=r"^https?://[^\u0000]+$",
         required=False,
         allow_null=True,

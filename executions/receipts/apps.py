@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+
+
+class ReceiptsConfig(AppConfig):
+    name = "executions.receipts"
+    label = "receipts"
+    verbose_name = "Receipts"
