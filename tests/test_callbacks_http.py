@@ -7,33 +7,32 @@ import threading
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import httpx
 import psutil
+import pytest
 
 from tests.receiver import Receiver, status
 from tests.stack import Stack
-from tests.stack_access import newest_execution, query, until
+from tests.stack_access import query, until
 
-CALLED = "UPDATE executions_execution SET callback_url = %s WHERE exec_id = %s RETURNING id"
 EXPIRE = "UPDATE callbacks_delivery SET leased_until = now() WHERE id = %s RETURNING id"
 
 
 def run_with_callback(stack: Stack, image: str, url: str) -> str:
-    """A run that is given the address while it runs; its id once it has ended."""
-    before, answers = newest_execution(stack), []
-
-    def run() -> None:
-        cmd = ["sh", "-c", "sleep 2; echo printed; exit 5"]
-        answers.append(stack.run(image=image, cmd=cmd, timeout=120))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    until(lambda: newest_execution(stack) != before, "it is queued")
-    exec_id = newest_execution(stack)
-    assert query(stack, CALLED, url, exec_id)
-    thread.join(120)
-    [(code, answer)] = answers
-    assert (code, answer["exec_id"]) == (200, exec_id)
+    """The id of a run that has ended."""
+    body = {"image": image, "cmd": ["sh", "-c", "echo printed; exit 5"], "callback_url": url}
+    with httpx.Client(base_url=stack.base_url, timeout=60) as api:
+        made = api.post("/api/v1/executions/", json=body)
+        assert made.status_code == 202, made.text
+        exec_id = str(made.json()["exec_id"])
+        until(lambda: _has_ended(api, exec_id), "it ends", timeout=120)
     return exec_id
+
+
+def _has_ended(api: httpx.Client, exec_id: str) -> bool:
+    found = api.get(f"/api/v1/executions/{exec_id}/", params={"wait": 30})
+    assert found.status_code == 200, found.text
+    return bool(found.json()["status"] == "finished")
 
 
 def callbacks(stack: Stack, exec_id: str) -> list[dict[str, Any]]:
@@ -58,6 +57,8 @@ def test_the_end_is_sent_signed_and_again_after_a_failure(
             "it is written down",
         )
         assert [one["status"] for one in delivery["tries"]] == [503, 204]
+        for path in told["urls"].values():
+            assert httpx.get(f"{stack.base_url}{path}", timeout=30).status_code == 200, path
         assert {got.headers["boxer-delivery"] for got in receiver.received} == {delivery["id"]}
 
 
@@ -102,3 +103,11 @@ def sender_to(port: int) -> int:
     assert isinstance(pid, int)
     assert psutil.Process(pid).name() == "boxer-worker"
     return pid
+
+
+@pytest.mark.parametrize("url", ["ftp://example.test/", "https://example.test:22/", "https://"])
+def test_an_address_that_could_never_be_sent_to_is_refused(stack: Stack, url: str) -> None:
+    body = {"image": "busybox", "cmd": ["true"], "callback_url": url}
+    refused = httpx.post(f"{stack.base_url}/api/v1/executions/", json=body, timeout=30)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_callback_url")
+    assert list(refused.json()["fields"]) == ["callback_url"]

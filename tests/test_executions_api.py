@@ -212,7 +212,6 @@ def test_what_a_list_cant_be_asked_is_named(api: httpx.Client, query_: dict[str,
     [
         {"labels": {str(n): "x" for n in range(17)}},
         {"labels": {"a b": "x"}},
-        {"callback_url": "ftp://example.test/"},
         {"priority": 101},
         {"expires_in": 0},
         {"stdin": "%", "stdin_encoding": "base64"},
