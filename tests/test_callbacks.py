@@ -252,6 +252,21 @@ def test_users_take_turns_and_runs_keep_most_workers(alice: User, bob: User, set
     assert services.enqueue_due() == 1
 
 
+def test_a_worker_that_sends_goes_on_with_what_is_due(
+    alice: User, bob: User, receiver: Receiver
+) -> None:
+    first, *others = [ended(one, receiver.url()) for one in (alice, alice, bob, alice)]
+    given, later = ended(alice, receiver.url()), ended(alice, receiver.url())
+    Delivery.objects.filter(pk=later.pk).update(due_at=timezone.now() + timedelta(hours=1))
+    message = OrmQ.objects.create(key="boxer", payload="", lock=timezone.now())
+    Delivery.objects.filter(pk=given.pk).update(message_id=message.pk)
+    assert delivering.drain(str(first.pk), sender=SENDER) == 4
+    sent = [got.headers["boxer-delivery"] for got in receiver.received]
+    assert sent[0] == str(first.pk)
+    assert sorted(sent) == sorted(str(one.pk) for one in (first, *others))
+    assert delivering.drain(str(first.pk), sender=SENDER) == 0
+
+
 # ── For other senders ────────────────────────────────────────────────────────────────────────────
 
 

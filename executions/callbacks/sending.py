@@ -176,7 +176,7 @@ def _told(failed: Exception) -> str:
     )
     for kind, told in kinds:
         if isinstance(failed, kind):
-            return told + str(failed)[:300] if told.endswith(": ") else told
+            return told + str(failed)[:300].replace("\0", "") if told.endswith(": ") else told
     return "the connection broke"
 
 

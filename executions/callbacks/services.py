@@ -63,7 +63,8 @@ _DUE = """
         WHERE (leased_until IS NULL OR leased_until <= %(now)s) AND NOT EXISTS (
             SELECT 1 FROM django_q_ormq message WHERE message.id = message_id
         )
-        ORDER BY turn, due_at LIMIT greatest(0, %(most)s - (SELECT number FROM busy))
+        ORDER BY turn, due_at
+        LIMIT least(%(limit)s, greatest(0, %(most)s - (SELECT number FROM busy)))
     ) AND state = 'pending' FOR UPDATE SKIP LOCKED
 """
 
@@ -79,13 +80,21 @@ def enqueue_due(*, now: datetime | None = None) -> int:
         return 0  # one statement, nearly always
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('boxer: callbacks'))")
-        cursor.execute(_DUE, {"now": now, "most": most})
+        cursor.execute(_DUE, {"now": now, "most": most, "limit": most})
         due = [row[0] for row in cursor.fetchall()]
         for delivery_id in due:
             name = f"callback {delivery_id}"
             message_id = enqueue_task(uuid.uuid4().hex, name, TASK, str(delivery_id))
             Delivery.objects.filter(pk=delivery_id).update(message_id=message_id)
     return len(due)
+
+
+def next_due(*, now: datetime | None = None) -> str | None:
+    """One that is due and that nobody has been given; to be claimed."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_DUE, {"now": now or timezone.now(), "most": 1 << 30, "limit": 1})
+        row = cursor.fetchone()
+    return str(row[0]) if row else None
 
 
 @transaction.atomic

@@ -103,7 +103,7 @@ def _outputs(execution: Execution) -> list[dict[str, Any]]:
     if not execution.persist and execution.outputs is None:
         return []
     base = f"output/{execution.exec_id}/"
-    files = StoredFile.objects.filter(owner_id=execution.owner_id, path__startswith=base)
+    files = StoredFile.objects.filter(owner_id=execution.owner_id).left_by_run(base)
     return [
         {"path": path.removeprefix(base), "sha256": sha256, "size": size}
         for path, sha256, size in sorted(files.values_list("path", "blob__sha256", "blob__size"))
