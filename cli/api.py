@@ -27,6 +27,10 @@ class Unavailable(ClientError):
     """No connection, or 502, 503, 504: it may be there again in a moment."""
 
 
+class Unanswered(Unavailable):
+    """The connection broke, or nothing came, after the request was sent: it may have been heard."""
+
+
 def execution_path(exec_id: str, rest: str = "") -> str:
     return f"{EXECUTIONS}{quote(exec_id, safe='')}/{rest}"
 
@@ -108,9 +112,9 @@ class Api:
         except httpx.ConnectError as error:
             raise Unavailable(f"{self.url}: can't connect: {_reason(error)}") from None
         except httpx.TimeoutException:
-            raise Unavailable(f"{what}: {self.url} doesn't answer any more") from None
+            raise Unanswered(f"{what}: {self.url} doesn't answer any more") from None
         except httpx.TransportError as error:
-            raise Unavailable(
+            raise Unanswered(
                 f"{what}: the connection to {self.url} broke: {_reason(error)}"
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

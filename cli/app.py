@@ -42,6 +42,9 @@ def main() -> NoReturn:
         sys.exit(error.code)
     except interrupts.Interrupted as interruption:
         sys.exit(interruption.code)
+    except OSError as error:
+        terminal.complain(f"{error.filename or 'the system'}: {error.strerror}")
+        sys.exit(FAILED)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         # Answers are taken for what the API's description says.
         kind = type(error).__name__

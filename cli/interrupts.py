@@ -1,5 +1,6 @@
 """Signals that end the client, in good order: held back while an answer must not get lost."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ class _State:
 def _handle(signum: int, _frame: FrameType | None) -> None:
     if _State.held_back and _State.waiting is None:
         _State.waiting = signum
+        if signum == signal.SIGINT:
+            os.write(2, b"boxer: waiting for the answer; Ctrl-C again ends at once\n")
     else:
         raise Interrupted(signum)
 

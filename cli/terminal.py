@@ -18,7 +18,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cli.errors import ClientError
 from cli.interrupts import Interrupted
+
+
+class Unwritable(ClientError):
+    """Our output can't be written: a full disk, for example."""
 
 
 def console(*, stderr: bool) -> Console:
@@ -46,17 +51,23 @@ def complain(message: str) -> None:
 
 
 def write(data: bytes, *, stderr: bool = False) -> None:
-    """Bytes as they are, at once. Raises Interrupted(SIGPIPE) when nobody reads them any more."""
+    """Bytes as they are, at once.
+
+    Raises Interrupted(SIGPIPE) when nobody reads them any more, and Unwritable.
+    """
     stream = (sys.stderr if stderr else sys.stdout).buffer
     try:
         stream.write(data)
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more at its end; there it must not fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        raise Interrupted(signal.SIGPIPE) from None
+        if isinstance(error, BrokenPipeError):
+            raise Interrupted(signal.SIGPIPE) from None
+        name = "stderr" if stderr else "stdout"
+        raise Unwritable(f"{name}: {error.strerror}") from None
 
 
 def write_line(text: object) -> None:

@@ -107,6 +107,9 @@ def see_through(api: Api, execution: dict[str, Any], printed: Printed | None = N
         ended = watch(api, execution, printed)
     except interrupts.Interrupted as interruption:
         return Watched(_cancel(api, exec_id), interruption.code)
+    except terminal.Unwritable:
+        _cancel(api, exec_id)
+        raise
     found = ending(ended)
     if found.message:
         terminal.complain(f"{exec_id}: {found.message}")

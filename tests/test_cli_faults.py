@@ -225,3 +225,30 @@ def test_an_answer_of_another_shape_is_an_error_and_no_traceback(tmp_path: Path)
         assert (done.returncode, done.stdout) == (125, b"")
         assert done.stderr.startswith(b"boxer: the server answers what this client doesn't know")
         assert done.stderr.count(b"\n") == 1
+
+
+def test_a_run_that_may_have_been_accepted_isnt_submitted_twice(tmp_path: Path) -> None:
+    lost = Answer(202, b"{", {"Content-Type": "application/json"}, whole=False)
+    with FaultyBoxer({CREATE: [lost]}) as faulty:
+        done = boxer(faulty.url, tmp_path, *RUN)
+    assert done.returncode == 125
+    assert b"it may run all the same: boxer ps" in done.stderr
+    assert len(faulty.asked) == 1
+
+
+def test_a_pull_has_a_bar_in_a_terminal(tmp_path: Path) -> None:
+    going: dict[str, Any] = {"id": "1", "state": "running", "digest": "sha256:ab", "error": ""}
+    going |= {"bytes_done": 3_000_000, "bytes_total": 8_000_000}
+    answers = {
+        "POST /api/v1/images/prefetch/": [told(going, 202)],
+        "GET /api/v1/images/prefetch/1/": [
+            told(going),
+            told(going),
+            told(going | {"state": "done"}),
+        ],
+    }
+    with FaultyBoxer(answers) as faulty:
+        env = environment(faulty.url, tmp_path)
+        with Terminal(*BOXER, "pull", "busybox", cwd=tmp_path, env=env) as terminal:
+            assert terminal.wait() == 0
+    assert "3.0/8.0 MB" in terminal.seen

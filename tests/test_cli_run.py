@@ -195,3 +195,31 @@ def test_an_image_that_no_registry_has_is_a_failure_of_ours(client: Client) -> N
     assert (done.returncode, done.stdout) == (125, b"")
     assert b"Boxer failed: " in done.stderr
     assert b"no-such-image" in done.stderr
+
+
+def test_a_full_disk_of_ours_ends_the_run_and_is_told(
+    stack: Stack, client: Client, tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*BOXER, "run", "--label", "test=full", *shell("echo y; sleep 60")],
+            env=environment(stack.base_url, tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=90,
+        )
+    assert done.returncode == 125
+    assert done.stderr.endswith(b"boxer: stdout: No space left on device\n")
+    [row] = json.loads(client("ps", "--label", "test=full", "--json").stdout)
+    assert row["status"] == "cancelled"
+
+
+def test_an_argument_that_isnt_text_is_refused_here(stack: Stack, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*BOXER, "run", "busybox", "--", "echo", b"\xff"],
+        env=environment(stack.base_url, tmp_path),
+        capture_output=True,
+        timeout=90,
+    )
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr == b"boxer: run: an argument isn't UTF-8, which the API takes alone\n"

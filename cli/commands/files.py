@@ -1,5 +1,6 @@
 """boxer files: the file store, and what runs left."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,8 @@ def get(
                     for chunk in chunks:
                         terminal.write(chunk)
                 else:
-                    digest = response.headers.get("ETag", "").strip('"')
+                    etag = re.fullmatch('"([0-9a-f]{64})"', response.headers.get("ETag", ""))
+                    digest = etag[1] if etag else ""
                     places.receive(home, path, chunks, digest=digest, force=force)
 
 

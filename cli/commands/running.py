@@ -1,6 +1,7 @@
 """boxer run and boxer rerun."""
 
 import base64
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import config, interrupts, terminal
-from cli.api import EXECUTIONS, Api, execution_path
+from cli.api import EXECUTIONS, Api, Unanswered, execution_path
 from cli.errors import ClientError
 from cli.transfers import download, left_files, upload, upload_of
 from cli.watching import Printed, see_through
@@ -70,6 +71,7 @@ def run(
     request["labels"] = dict(_pair(given, "--label") for given in label or [])
     given = {"cwd": cwd, "network": network}
     request |= {name: value for name, value in given.items() if value is not None}
+    _check_text(request)
     uploads = [upload_of(given) for given in file or []]
     if stdin:
         content = base64.b64encode(sys.stdin.buffer.read()).decode()
@@ -104,7 +106,10 @@ class _After:
 
 def _submit(api: Api, path: str, what: str, request: object, after: _After) -> None:
     with interrupts.held_back():  # a signal must not lose the id of what has been accepted
-        execution = api.post(path, what, request)
+        try:
+            execution = api.post(path, what, request)
+        except Unanswered as error:
+            raise ClientError(f"{error.message}; it may run all the same: boxer ps") from None
     if after.detach:
         if after.as_json:
             terminal.write_json(execution)
@@ -130,6 +135,14 @@ def _take_home(api: Api, execution: dict[str, Any], home: Path, *, force: bool) 
     download(api, exec_id, left_files(api, exec_id), home, force=force)
     for skipped in execution.get("left_out") or []:
         terminal.say(f"left out: {', '.join(map(str, skipped.values()))}")
+
+
+def _check_text(request: dict[str, Any]) -> None:
+    """Arguments are bytes to the system, and text to the API."""
+    try:
+        json.dumps(request, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ClientError("run: an argument isn't UTF-8, which the API takes alone") from None
 
 
 def _variable(given: str) -> str:
