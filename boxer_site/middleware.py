@@ -62,6 +62,9 @@ class ClientAddress(_Inline, MiddlewareMixin):
 
     def process_request(self, request: HttpRequest) -> None:
         address = request.META.get("REMOTE_ADDR", "")
+        if not _is_trusted(address):
+            # Whether it came by https is for a proxy to tell, too.
+            request.META.pop("HTTP_X_FORWARDED_PROTO", None)
         hops = request.headers.get("X-Forwarded-For", "").split(",")
         while _is_trusted(address) and hops:
             before = hops.pop().strip()

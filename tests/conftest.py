@@ -16,6 +16,7 @@ from tests.stack import Stack
 
 STACK_ENV = {
     "BOXER_TAG_TTL_SECS": "3",
+    "BOXER_ANONYMOUS_HOST_NETWORK": "1",
     "BOXER_CALLBACK_ALLOW": "127.0.0.0/8",
     # A test that fails to log in does it from an address of its own, so as to hold up no other.
     "BOXER_TRUSTED_PROXIES": "127.0.0.1",

@@ -195,3 +195,18 @@ def test_the_client_is_whom_a_listed_proxy_names(peer: str, told: str, client: s
     with override_settings(BOXER_TRUSTED_PROXIES=()):
         ClientAddress(note)(request)
     assert seen[1] == peer
+
+
+@pytest.mark.parametrize(("peer", "believed"), [("10.0.0.1", True), ("198.51.100.7", False)])
+def test_only_a_listed_proxy_is_believed_about_https(peer: str, believed: bool) -> None:
+    seen: list[bool] = []
+
+    def note(request: HttpRequest) -> HttpResponse:
+        seen.append("X-Forwarded-Proto" in request.headers)
+        return HttpResponse()
+
+    headers = {"X-Forwarded-Proto": "https"}
+    request = RequestFactory().get("/", REMOTE_ADDR=peer, headers=headers)
+    with override_settings(BOXER_TRUSTED_PROXIES=PROXIES):
+        ClientAddress(note)(request)
+    assert seen == [believed]

@@ -76,6 +76,7 @@ def reaches_nothing(response: httpx.Response, asked: Asked, theirs: Belongings) 
 def test_every_route_is_in_the_table() -> None:
     known = {*OWNED, *LISTS, *GUARDED, *OPEN}
     assert {route for route in ROUTES - known if not route.startswith(ADMIN)} == set()
+    assert known - ROUTES == set(), "these routes are gone"
 
 
 def test_another_user_reaches_nothing_and_the_owner_does(

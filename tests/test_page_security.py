@@ -84,7 +84,11 @@ TAGS = [
         "files",
     )
 ]
-HTTPS = {"BOXER_HTTPS": "1", "BOXER_ALLOWED_HOSTS": "boxer.example 127.0.0.1"}
+HTTPS = {
+    "BOXER_HTTPS": "1",
+    "BOXER_ALLOWED_HOSTS": "boxer.example 127.0.0.1",
+    "BOXER_TRUSTED_PROXIES": "127.0.0.1",
+}
 
 
 def check_deploy(**given: str) -> subprocess.CompletedProcess[str]:

@@ -25,6 +25,14 @@ WATCHED = {
         owner="pk",
     ),
     "auth.group": Watched(Verb.GROUP_CREATED, Verb.GROUP_CHANGED, Verb.GROUP_DELETED),
+    "accounts.token": Watched(
+        Verb.TOKEN_CREATED,
+        None,
+        Verb.TOKEN_REVOKED,
+        hidden=frozenset({"digest", "token_key"}),
+        ignored=frozenset({"last_used_at"}),
+        owner="user_id",
+    ),
     "quotas.quota": Watched(Verb.QUOTA_CREATED, Verb.QUOTA_CHANGED, Verb.QUOTA_DELETED),
 }
 

@@ -7,7 +7,8 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from executions import services
+from executions import audit, services
+from executions.actor import Actor
 from executions.api.asynchronous import AsyncViewSet, in_kept_thread
 from executions.api.executions import output, schema
 from executions.api.executions.archive import ZipResponse
@@ -99,7 +100,16 @@ class ContentsViewSet(AsyncViewSet):
     def _archive(self, request: Request) -> HttpResponseBase:
         execution = self._found(request)
         prefix = services.output_directory(execution.exec_id)
-        return ZipResponse(list(left_by(execution)), prefix, f"{execution.exec_id}.zip")
+        files = list(left_by(execution))
+        audit.record(
+            Actor.of(request),
+            audit.Verb.FILE_DOWNLOADED,
+            "executions.execution",
+            execution.exec_id,
+            owner_id=execution.owner_id,
+            details={"files": len(files), "as": "zip"},
+        )
+        return ZipResponse(files, prefix, f"{execution.exec_id}.zip")
 
 
 def left_by(execution: Execution) -> StoredFileQuerySet:
