@@ -188,8 +188,9 @@ async def test_a_failure_without_a_reason_still_says_something(
 
 
 async def test_what_was_asked_is_what_is_written_down(
-    async_client: AsyncClient, host: str, anonymous: User
+    async_client: AsyncClient, host: str, anonymous: User, settings: Any
 ) -> None:
+    settings.BOXER_ANONYMOUS_HOST_NETWORK = True
     asked = GOOD | {
         "cmd": ["sh", "-c", ""],
         "env": ["A=b=c", "E="],
