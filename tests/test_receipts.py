@@ -332,7 +332,12 @@ def test_a_receipt_is_enough_to_run_exactly_that_again(
     valid = manage("receipt", "verify", str(file), home=stack.home)
     assert (valid.returncode, valid.stderr) == (0, ""), valid.stderr
     assert valid.stdout.startswith(f"valid: {answer['exec_id']}")
+    pem, nowhere = tmp_path / "key.pem", {"DATABASE_URL": "postgresql://x@127.0.0.1:1/none"}
+    pem.write_text(manage("receipt", "key", home=stack.home).stdout)
+    with_key = ("receipt", "verify", str(file), "--key", str(pem))
+    assert manage(*with_key, home=stack.home, env=nowhere).returncode == 0
     file.write_text(shown.stdout.replace('"exit_code": 3', '"exit_code": 0'))
+    assert manage(*with_key, home=stack.home, env=nowhere).returncode == 1
     forged = manage("receipt", "verify", str(file), home=stack.home)
     assert forged.returncode == 1
     assert "end.exit_code is 0, not 3" in forged.stderr

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 USER_AGENT = "Boxer/1.0"
 DRAIN_SECS = 3.0
+"""The keeper alone lets a quarter of the workers send one each in a second: one of four workers."""
 
 
 def drain(delivery_id: str, *, sender: Sender | None = None, interrupt: int | None = None) -> int:
