@@ -223,6 +223,7 @@ INSTALLED_APPS = [
     "executions.image_policy",
     "executions.events",
     "executions.quotas",
+    "executions.idempotency",
 ]
 MIDDLEWARE = [
     "boxer_site.middleware.ClientAddress",

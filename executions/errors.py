@@ -103,6 +103,18 @@ class InputsGone(Conflict):
     code = "inputs_gone"
 
 
+class IdempotencyMismatch(BoxerError):
+    """The Idempotency-Key was used for another request within the last 24 hours."""
+
+    code = "idempotency_mismatch"
+
+
+class IdempotencyGone(Conflict):
+    """What the first request with the Idempotency-Key has made was removed since."""
+
+    code = "idempotency_gone"
+
+
 class QuotaForbids(BoxerError):
     """A network or an image that the user's quota doesn't allow."""
 

@@ -13,6 +13,7 @@ from executions.callbacks import services as callbacks
 from executions.cluster.primitives import PipeEvent
 from executions.events import services as events
 from executions.host import sandbox_host, sandbox_network
+from executions.idempotency import services as idempotency
 from executions.image_policy import prefetches
 from executions.image_policy.inventory import Inventory
 from executions.image_store import image_store
@@ -53,6 +54,7 @@ class Keeper:
             (GARBAGE_SECS, filestore.collect_garbage),
             (GARBAGE_SECS, hosts.forget_old),
             (GARBAGE_SECS, events.forget_ended),
+            (GARBAGE_SECS, idempotency.forget_old),
             (GARBAGE_SECS, image_store().clear_leftovers),
         ]
 

@@ -40,6 +40,7 @@ LAYERS = {
     "accounts": 3,
     "image_policy": 3,
     "quotas": 3,
+    "idempotency": 3,
     "admission": 3,
     "actor": 1,
     "errors": 1,

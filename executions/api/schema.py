@@ -15,6 +15,7 @@ from executions.api.serializers import (
     RunRequestSerializer,
     RunResponseSerializer,
 )
+from executions.idempotency.api import header as idempotency
 from filestore.api.error_shape import ErrorSerializer
 
 EXEC_ID = "boxer-5f0c7a1e9b3d4c6f8a21"
@@ -177,6 +178,18 @@ QUOTA_EXCEEDED = failure(
     shape=QuotaExceededSerializer,
 )
 
+IDEMPOTENCY_GONE = error_example(
+    "idempotency_gone", "what the first request with this Idempotency-Key made was removed"
+)
+REPEATED = {
+    409: failure("What the first request with this key made is gone.", IDEMPOTENCY_GONE),
+    422: failure(
+        "The Idempotency-Key was used for another request.",
+        error_example("idempotency_mismatch", "this Idempotency-Key was used for another request"),
+    ),
+}
+"""What a route that looks at the header Idempotency-Key can answer besides."""
+
 run = extend_schema(
     operation_id="run",
     tags=["execution"],
@@ -187,6 +200,7 @@ run = extend_schema(
         "What the program leaves in `/output/` is stored under `output/{exec_id}/` when `persist` "
         "is true. Answers when the program has ended, in whichever way it did."
     ),
+    parameters=[idempotency.PARAMETER],
     request=RunRequestSerializer,
     examples=[OpenApiExample("script", value=REQUEST_EXAMPLE, request_only=True)],
     responses={
@@ -228,6 +242,7 @@ run = extend_schema(
             ),
             shape=StoppedSerializer,
         ),
+        **REPEATED,
         413: failure(
             "The request's body is too large.",
             error_example("too_large", "The request body is larger than 1048576 bytes."),

@@ -19,7 +19,9 @@ from executions.api.asynchronous import AsyncViewSet, in_kept_thread
 from executions.api.serializers import RunRequestSerializer
 from executions.ends import end_of
 from executions.errors import ServiceBusy, StillQueued
-from executions.models import new_exec_id
+from executions.idempotency.api.header import once
+from executions.idempotency.services import Made
+from executions.models import Execution, new_exec_id
 
 logger = logging.getLogger(__name__)
 
@@ -43,24 +45,44 @@ class RunViewSet(AsyncViewSet):
         exec_id = new_exec_id()
         # Registered before the row is committed: no end of the run can be missed.
         async with notifications.waiting_for(exec_id) as ended:
-            longest = await in_kept_thread(self._submit, request, exec_id)
-            return await self._answer(request, exec_id, ended, longest)
+            made = await in_kept_thread(self._submit, request, exec_id)
+            if not made.replayed:
+                return await self._answer(request, exec_id, ended)
+        async with notifications.waiting_for(made.id) as ended:
+            ended.wake()  # it may have ended long ago
+            return await self._answer(request, made.id, ended)
 
-    def _submit(self, request: Request, exec_id: str) -> float:
-        """Everything up to the commit; seconds that the run may take until it must have ended."""
+    def _submit(self, request: Request, exec_id: str) -> Made:
+        """Everything up to the commit."""
         self.initial(request)
-        asked = RunRequestSerializer(data=request.data).run_request(exec_id)
-        services.submit(actor=Actor.of(request), request=asked)
+
+        def submit() -> str:
+            asked = RunRequestSerializer(data=request.data).run_request(exec_id)
+            services.submit(actor=Actor.of(request), request=asked)
+            self._wall_clock_secs = asked.limits.wall_clock_secs
+            return exec_id
+
+        made = once(self, request, submit)
+        if made.replayed:
+            execution = Execution.objects.filter(exec_id=made.id).first()
+            if execution is None:
+                raise made.gone()
+            self._wall_clock_secs = execution.wall_clock_secs
+        return made
+
+    def _longest(self) -> float:
+        """Seconds that the run may take until it must have ended."""
         pulling: int = settings.BOXER_PULL_TIMEOUT_SECS
         queued: int = settings.BOXER_QUEUE_WAIT_SECS
-        return queued + pulling + asked.limits.wall_clock_secs + AROUND_SECS
+        return queued + pulling + self._wall_clock_secs + AROUND_SECS
 
     async def _answer(
-        self, request: Request, exec_id: str, ended: notifications.Ended, longest: float
+        self, request: Request, exec_id: str, ended: notifications.Ended
     ) -> HttpResponseBase:
         """Look at the row whenever there is reason to, never on a timer."""
         now = asyncio.get_running_loop().time
         begun = now()
+        longest = self._longest()
         for until in (begun + settings.BOXER_QUEUE_WAIT_SECS, begun + longest):
             while await ended.wait(max(0.0, until - now())):
                 if response := await _patiently(self._look, request, exec_id):

@@ -12,7 +12,16 @@ from executions.api.executions.serializers import (
     ExecutionSerializer,
     LeftFilesSerializer,
 )
-from executions.api.schema import EXEC_ID, QUOTA_EXCEEDED, REQUEST_EXAMPLE, error_example, failure
+from executions.api.schema import (
+    EXEC_ID,
+    IDEMPOTENCY_GONE,
+    QUOTA_EXCEEDED,
+    REPEATED,
+    REQUEST_EXAMPLE,
+    error_example,
+    failure,
+)
+from executions.idempotency.api.header import PARAMETER as IDEMPOTENCY_KEY
 from executions.models import Outcome, Status
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -141,13 +150,14 @@ create = extend_schema(
     tags=["execution"],
     summary="Submit a run and don't wait for it",
     description="Takes what POST /run takes and more; answers as soon as the run is queued.",
-    parameters=[LOCATION],
+    parameters=[LOCATION, IDEMPOTENCY_KEY],
     request=ExecutionRequestSerializer,
     examples=[OpenApiExample("script", value=REQUEST_EXAMPLE, request_only=True)],
     responses={
         202: _told("It is queued.", WAITING),
         400: BAD_BODY,
         403: REFUSED,
+        **REPEATED,
         413: TOO_LARGE,
         415: NOT_JSON,
         429: QUOTA_EXCEEDED,
@@ -237,16 +247,18 @@ rerun = extend_schema(
     tags=["execution"],
     summary="Run the same again",
     description="On the digest that ran, with the same inputs where they were kept.",
-    parameters=[ID, LOCATION],
+    parameters=[ID, LOCATION, IDEMPOTENCY_KEY],
     request=None,
     responses={
         202: _told("The new execution is queued.", WAITING | {"rerun_of": EXEC_ID}),
         400: BAD_BODY,
         403: REFUSED,
         404: MISSING,
+        **REPEATED,
         409: failure(
-            "Its input files or secrets weren't kept.",
+            "Its input files or secrets weren't kept, or what was made with the key is gone.",
             error_example("inputs_gone", "the run's input files weren't kept: a.txt"),
+            IDEMPOTENCY_GONE,
         ),
         429: QUOTA_EXCEEDED,
         503: BUSY,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.db.models import QuerySet
@@ -22,6 +23,8 @@ from executions.api.executions.serializers import (
     told,
 )
 from executions.errors import NoExecution
+from executions.idempotency.api.header import once
+from executions.idempotency.services import Made
 from executions.models import UNFINISHED, Execution, new_exec_id
 
 LONGEST_WAIT_SECS = 30
@@ -73,10 +76,13 @@ class ExecutionsViewSet(AsyncViewSet):
 
     def _create(self, request: Request) -> HttpResponseBase:
         self.initial(request)
+        return _accepted(once(self, request, lambda: self._submit(request)))
+
+    def _submit(self, request: Request) -> str:
         exec_id = new_exec_id()
         asked = ExecutionRequestSerializer(data=request.data).run_request(exec_id)
         services.submit(actor=Actor.of(request), request=asked)
-        return _accepted(exec_id)
+        return exec_id
 
     @schema.listing
     async def page(self, request: Request) -> HttpResponseBase:
@@ -141,14 +147,17 @@ class ExecutionsViewSet(AsyncViewSet):
     def _rerun(self, request: Request) -> HttpResponseBase:
         self.initial(request)
         execution = find_own(request, self.kwargs["exec_id"])
-        exec_id = services.rerun(actor=Actor.of(request), execution=execution)
-        return _accepted(exec_id)
+        repeat = partial(services.rerun, actor=Actor.of(request), execution=execution)
+        return _accepted(once(self, request, repeat))
 
 
-def _accepted(exec_id: str) -> HttpResponseBase:
-    body = told(Execution.objects.select_related("owner", "rerun_of").get(exec_id=exec_id))
-    location = f"/api/v1/executions/{exec_id}/"
-    return Response(body, status=202, headers={"Location": location})
+def _accepted(made: Made) -> HttpResponseBase:
+    rows = Execution.objects.select_related("owner", "rerun_of")
+    execution = rows.filter(exec_id=made.id).first()
+    if execution is None:
+        raise made.gone()
+    location = f"/api/v1/executions/{made.id}/"
+    return Response(told(execution), status=202, headers={"Location": location})
 
 
 def _all_told(executions: Sequence[Execution]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from executions.api.schema import failure
+from executions.api.schema import REPEATED, failure
+from executions.idempotency.api.header import PARAMETER as IDEMPOTENCY_KEY
 from executions.image_policy.api.serializers import (
     ImageListSerializer,
     PrefetchListSerializer,
@@ -124,6 +125,7 @@ create_prefetch = extend_schema(
     request=PrefetchRequestSerializer,
     examples=[OpenApiExample("python", value={"image": "python:3.12-slim"}, request_only=True)],
     parameters=[
+        IDEMPOTENCY_KEY,
         OpenApiParameter(
             "Location",
             str,
@@ -131,7 +133,7 @@ create_prefetch = extend_schema(
             required=True,
             description="Where to ask how far it is.",
             response=["202"],
-        )
+        ),
     ],
     responses={
         202: _found(PrefetchSerializer, "It is queued.", PREFETCH | {"state": "queued"}),
@@ -149,6 +151,7 @@ create_prefetch = extend_schema(
             "Too many wait; try again after Retry-After seconds.",
             _refused("queue_full", "100 prefetches are waiting already"),
         ),
+        **REPEATED,
         **BODY,
     },
 )

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from executions.actor import Actor
+from executions.idempotency.api.header import once
 from executions.image_policy import prefetches
 from executions.image_policy.api import schema
 from executions.image_policy.api.serializers import (
@@ -71,9 +72,15 @@ class PrefetchViewSet(_ViewSet):
     def create(self, request: Request) -> Response:
         asked = PrefetchRequestSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        made = prefetches.request(actor=Actor.of(request), image=asked.validated_data["image"])
-        address = reverse("image-prefetch", args=[made.pk])
-        return Response(PrefetchSerializer(made).data, status=202, headers={"Location": address})
+        image: str = asked.validated_data["image"]
+        actor = Actor.of(request)
+        made = once(self, request, lambda: str(prefetches.request(actor=actor, image=image).pk))
+        prefetch = Prefetch.objects.filter(pk=made.id).first()
+        if prefetch is None:
+            raise made.gone()
+        address = reverse("image-prefetch", args=[prefetch.pk])
+        shown = PrefetchSerializer(prefetch).data
+        return Response(shown, status=202, headers={"Location": address})
 
     @schema.retrieve_prefetch
     def retrieve(self, request: Request, prefetch_id: uuid.UUID) -> Response:  # noqa: ARG002
