@@ -32,8 +32,9 @@ PARAMETER = OpenApiParameter(
 def once(view: APIView, request: Request, make: Callable[[], str]) -> Made:
     """Call `make`, which gives the id of what it makes; without the header that is all.
 
-    An answer to a repetition says so in its own header. Raises ValidationError for a key that is
-    none, IdempotencyMismatch, and what `make` raises: then the key isn't used up.
+    `make` is what first looks at `request.data`. An answer to a repetition says so in its own
+    header. Raises ValidationError for a key that is none, IdempotencyMismatch, and what `make`
+    raises: then the key isn't used up.
     """
     key = request.headers.get(NAME)
     if key is None:

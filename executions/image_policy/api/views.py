@@ -70,17 +70,19 @@ class PrefetchViewSet(_ViewSet):
 
     @schema.create_prefetch
     def create(self, request: Request) -> Response:
-        asked = PrefetchRequestSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        image: str = asked.validated_data["image"]
-        actor = Actor.of(request)
-        made = once(self, request, lambda: str(prefetches.request(actor=actor, image=image).pk))
+        made = once(self, request, lambda: self._request(request))
         prefetch = Prefetch.objects.filter(pk=made.id).first()
         if prefetch is None:
             raise made.gone()
         address = reverse("image-prefetch", args=[prefetch.pk])
         shown = PrefetchSerializer(prefetch).data
         return Response(shown, status=202, headers={"Location": address})
+
+    def _request(self, request: Request) -> str:
+        asked = PrefetchRequestSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        image: str = asked.validated_data["image"]
+        return str(prefetches.request(actor=Actor.of(request), image=image).pk)
 
     @schema.retrieve_prefetch
     def retrieve(self, request: Request, prefetch_id: uuid.UUID) -> Response:  # noqa: ARG002
