@@ -50,7 +50,14 @@ class BoxerSentinel(Sentinel):  # type: ignore[misc]
 
     def guard(self) -> None:
         """The parts run: from here on the host takes work."""
-        hosts.started(host_id=self._host_id, **self._host)
+        while not self.stop_event.is_set():
+            try:
+                hosts.started(host_id=self._host_id, **self._host)
+                break
+            except Error as error:
+                logger.warning("the database doesn't hear that this host starts: %s", error)
+                connections.close_all()
+                self.stop_event.wait(0.5)
         super().guard()
 
     def _stop_on_signal(self, _signal: int, _frame: FrameType | None) -> None:
