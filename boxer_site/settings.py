@@ -222,6 +222,7 @@ INSTALLED_APPS = [
     "executions.audit",
     "executions.image_policy",
     "executions.events",
+    "executions.administration",
     "executions.quotas",
     "executions.idempotency",
 ]

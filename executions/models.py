@@ -171,6 +171,13 @@ class Execution(models.Model):
                 condition=Q(status__in=["queued", "pulling", "running"]),
                 name="unfinished_executions",
             ),
+            models.Index(fields=["created_at"], name="executions_by_time"),
+            # Written once, with the end of a run.
+            models.Index(
+                fields=["outcome", "-id"],
+                condition=Q(status__in=["finished", "cancelled"]),
+                name="executions_by_outcome",
+            ),
         ]
         constraints = [
             models.CheckConstraint(

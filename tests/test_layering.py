@@ -20,6 +20,7 @@ LAYERS = {
     "admin": 5,
     "tasks": 5,
     "management": 5,
+    "administration": 5,
     "checks": 5,
     "cluster": 4,
     "runner": 4,
