@@ -22,6 +22,7 @@ for command in (
     looking.ps,
     looking.logs,
     looking.cancel,
+    looking.rm,
     running.rerun,
     images.images,
     images.pull,

@@ -54,6 +54,8 @@ def upload(api: Api, uploads: Sequence[Upload]) -> list[str]:
     doubled = {one.path for one in uploads if [two.path for two in uploads].count(one.path) > 1}
     if doubled:
         raise ClientError(f"{min(doubled)}: two files for one path")
+    if not uploads:
+        return []  # no display that would move the cursor for nothing
     with terminal.transfers() as progress:
         return [_upload(api, one, progress) for one in uploads]
 
@@ -125,6 +127,8 @@ def download(
             f"{shown}: is there already, nothing was taken home; "
             f"boxer files get --run {exec_id} -o {directory} --force replaces it"
         )
+    if not files:
+        return
     with terminal.transfers() as progress:
         for file in files:
             task = progress.add_task(terminal.plain(file.path), total=file.size)

@@ -116,7 +116,9 @@ def test_json_is_one_object_with_what_was_printed(client: Client) -> None:
     assert (told["stdout"], told["stderr"], told["exit_code"]) == ("out\n", "err\n", 3)
 
 
-def test_a_detached_run_is_followed_repeated_and_found(client: Client) -> None:
+def test_a_detached_run_is_followed_repeated_removed_and_found(
+    client: Client, stack: Stack
+) -> None:
     detached = client("run", "-d", *shell("echo one; sleep 1; echo two; exit 4"))
     exec_id = detached.stdout.decode().strip()
     assert (detached.returncode, detached.stderr) == (0, b"")
@@ -126,6 +128,14 @@ def test_a_detached_run_is_followed_repeated_and_found(client: Client) -> None:
 
     repeated = client("rerun", exec_id)
     assert (repeated.returncode, repeated.stdout) == (4, b"one\ntwo\n")
+
+    by_us = client("run", "-d", *shell("sleep 60")).stdout.decode().strip()
+    assert client("rm", by_us).returncode == 125
+    assert client("cancel", by_us).returncode == 0
+    until(lambda: execution(stack, by_us)["status"] == "cancelled", "it is cancelled")
+    removed = client("rm", by_us)
+    assert (removed.returncode, removed.stdout.decode()) == (0, f"{by_us}\n")
+    assert client("logs", by_us).returncode == 125
 
     table = client("ps", "--outcome", "exited", "--command", "echo one").stdout.decode()
     heading, *rows = table.splitlines()
@@ -223,3 +233,16 @@ def test_an_argument_that_isnt_text_is_refused_here(stack: Stack, tmp_path: Path
     )
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr == b"boxer: run: an argument isn't UTF-8, which the API takes alone\n"
+
+
+def test_an_endless_stdin_is_refused(stack: Stack, tmp_path: Path) -> None:
+    with Path("/dev/zero").open("rb") as endless:
+        done = subprocess.run(
+            [*BOXER, "run", "--stdin", "busybox", "--", "cat"],
+            env=environment(stack.base_url, tmp_path),
+            stdin=endless,
+            capture_output=True,
+            timeout=90,
+        )
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr == b"boxer: --stdin: more than 10 MiB, which no Boxer takes\n"

@@ -1,5 +1,6 @@
-"""boxer ps, logs and cancel."""
+"""boxer ps, logs, cancel and rm."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -115,11 +116,21 @@ def logs(
 
 def cancel(exec_ids: Annotated[list[str], typer.Argument(metavar="ID…")]) -> None:
     """Cancel runs: what waits never starts, what runs is killed."""
+    _each(exec_ids, lambda api, one: api.post(execution_path(one, "cancel/"), one))
+
+
+def rm(exec_ids: Annotated[list[str], typer.Argument(metavar="ID…")]) -> None:
+    """Remove runs that have ended, with their output and files."""
+    _each(exec_ids, lambda api, one: api.ask("DELETE", execution_path(one), one, dict))
+
+
+def _each(exec_ids: list[str], do: Callable[[Api, str], object]) -> None:
+    """Print those that it was done to; one that fails keeps none of the others from it."""
     failed = False
     with Api(config.place()) as api:
         for exec_id in exec_ids:
             try:
-                api.post(execution_path(exec_id, "cancel/"), exec_id)
+                do(api, exec_id)
                 terminal.write_line(exec_id)
             except ClientError as error:
                 terminal.complain(error.message)

@@ -15,6 +15,9 @@ from cli.errors import ClientError
 from cli.transfers import download, left_files, upload, upload_of
 from cli.watching import Printed, see_through
 
+MOST_STDIN_BYTES = 10 << 20
+"""What the service's BOXER_STDIN_LIMIT_BYTES can be at most: nothing endless is read."""
+
 Detach = Annotated[
     bool, typer.Option("--detach", "-d", help="Don't wait: print the execution's id.")
 ]
@@ -74,8 +77,7 @@ def run(
     _check_text(request)
     uploads = [upload_of(given) for given in file or []]
     if stdin:
-        content = base64.b64encode(sys.stdin.buffer.read()).decode()
-        request |= {"stdin": content, "stdin_encoding": "base64"}
+        request |= {"stdin": base64.b64encode(_stdin()).decode(), "stdin_encoding": "base64"}
     with Api(config.place()) as api:
         request["files"] = upload(api, uploads)
         _submit(api, EXECUTIONS, image, request, _After(home, force, detach, as_json))
@@ -119,14 +121,14 @@ def _submit(api: Api, path: str, what: str, request: object, after: _After) -> N
         return
     printed = Printed() if after.as_json else None
     watched = see_through(api, execution, printed)
-    if after.home is not None and watched.execution.get("status") == "finished":
-        _take_home(api, watched.execution, after.home, force=after.force)
     if printed is not None:
         texts = {
             "stdout": printed.stdout.decode(errors="replace"),
             "stderr": printed.stderr.decode(errors="replace"),
         }
         terminal.write_json(watched.execution | texts)
+    if after.home is not None and watched.execution.get("status") == "finished":
+        _take_home(api, watched.execution, after.home, force=after.force)
     raise typer.Exit(watched.code)
 
 
@@ -135,6 +137,13 @@ def _take_home(api: Api, execution: dict[str, Any], home: Path, *, force: bool) 
     download(api, exec_id, left_files(api, exec_id), home, force=force)
     for skipped in execution.get("left_out") or []:
         terminal.say(f"left out: {', '.join(map(str, skipped.values()))}")
+
+
+def _stdin() -> bytes:
+    content = sys.stdin.buffer.read(MOST_STDIN_BYTES + 1)
+    if len(content) > MOST_STDIN_BYTES:
+        raise ClientError(f"--stdin: more than {MOST_STDIN_BYTES >> 20} MiB, which no Boxer takes")
+    return content
 
 
 def _check_text(request: dict[str, Any]) -> None:
