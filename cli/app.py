@@ -12,7 +12,6 @@ from cli.errors import FAILED, ClientError
 app = typer.Typer(
     name="boxer",
     help="Run any command of any container image in a sandbox, on a Boxer elsewhere.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,7 +36,14 @@ def main() -> NoReturn:
     """`boxer`."""
     interrupts.install()
     try:
-        app(prog_name="boxer")
+        # In Typer's other mode a wrong option would end with 2, as any program may.
+        code = app(sys.argv[1:] or ["--help"], prog_name="boxer", standalone_mode=False)
+    except typer.TyperException as error:
+        terminal.complain(f"{error.format_message().rstrip('.')} (boxer --help)")
+        sys.exit(FAILED)
+    except typer.Abort:
+        terminal.complain("no answer to the question")
+        sys.exit(FAILED)
     except ClientError as error:
         terminal.complain(error.message)
         sys.exit(error.code)
@@ -51,4 +57,4 @@ def main() -> NoReturn:
         kind = type(error).__name__
         terminal.complain(f"the server answers what this client doesn't know ({kind}: {error})")
         sys.exit(FAILED)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

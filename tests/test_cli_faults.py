@@ -202,6 +202,19 @@ def test_login_keeps_nothing_that_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / ".config").exists()
 
 
+def test_a_login_without_answers_is_an_error(tmp_path: Path) -> None:
+    with Terminal(*BOXER, "login", cwd=tmp_path, env=environment("", tmp_path)) as terminal:
+        terminal.wait_for("URL")
+        terminal.press("\x04")
+        assert terminal.wait() == 125
+    assert "no answer to the question" in terminal.seen
+    piped = boxer("", tmp_path, "login", "--url", "http://127.0.0.1:9")
+    assert piped.returncode == 125
+    assert piped.stderr == (
+        b"boxer: login: no terminal to ask for the token; --token-stdin reads it\n"
+    )
+
+
 def test_a_pull_tells_how_it_ended(tmp_path: Path) -> None:
     going: dict[str, Any] = {"id": "1", "state": "running", "bytes_done": 1, "bytes_total": 2}
     ended: dict[str, Any] = {"id": "1", "state": "done", "digest": "sha256:ab", "error": ""}

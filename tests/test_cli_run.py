@@ -190,6 +190,9 @@ def test_errors_are_one_line_that_names_the_thing(client: Client, tmp_path: Path
         (["run", "--env", "UNSET", "busybox", "--", "true"], "UNSET"),
         (["run", "--network", "all", "busybox", "--", "true"], "network"),
         (["ps", "--after", "later"], "later"),
+        (["ps", "--bogus"], "No such option: --bogus"),
+        (["run", "busybox"], "CMD"),
+        (["begin"], "begin"),
         (["ps", "--status", "lost"], "status"),
     ]:
         done = client(*arguments)
@@ -246,3 +249,9 @@ def test_an_endless_stdin_is_refused(stack: Stack, tmp_path: Path) -> None:
         )
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr == b"boxer: --stdin: more than 10 MiB, which no Boxer takes\n"
+
+
+def test_without_arguments_it_tells_what_it_can(client: Client) -> None:
+    done = client()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Usage: boxer" in done.stdout
