@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.bare import RunscFailed
 from benchmarks.client import ServiceFailed
+from benchmarks.events import measure_events
 from benchmarks.figures import Figure
 from benchmarks.idle import measure_idle
 from benchmarks.machine import busy_warning, machine, versions
@@ -70,6 +71,7 @@ def measured(
         "throughput": lambda: measure_throughput(there, plan),
         "idle": lambda: measure_idle(there, plan),
         "files": lambda: measure_files(there, plan),
+        "events": lambda: measure_events(there, plan),
         "pull": lambda: measure_pulls(there, plan, images),
     }
     for name, part in parts.items():

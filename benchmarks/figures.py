@@ -12,6 +12,7 @@ class Judged(enum.StrEnum):
 
     MEDIAN = "median"
     RATIO = "ratio"
+    P95 = "p95"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,11 @@ class Figure:
     def holds(self) -> bool | None:
         if self.bar is None:
             return None
-        value = self.ratio if self.bar.judged is Judged.RATIO else self.median
+        value = {
+            Judged.RATIO: self.ratio,
+            Judged.MEDIAN: self.median,
+            Judged.P95: self.p95,
+        }[self.bar.judged]
         return value is not None and self.bar.holds(value)
 
     def as_json(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 WAYS = ("bare", "cold", "warm", "input", "inputs", "output")
 """Of running one command, measured in turn."""
-PARTS = ("bursts", "throughput", "idle", "files", "pull")
+PARTS = ("bursts", "throughput", "idle", "files", "pull", "events")
 NAMES = WAYS + PARTS
 
 
@@ -27,6 +27,8 @@ class Plan:
     sizes_mb: tuple[int, ...]
     transfers: int
     pulls: int
+    lines: int
+    """Printed by the run that is watched."""
 
 
 FULL = Plan(
@@ -42,6 +44,7 @@ FULL = Plan(
     sizes_mb=(1, 10, 100),
     transfers=3,
     pulls=3,
+    lines=60,
 )
 QUICK = Plan(
     name="quick",
@@ -56,6 +59,7 @@ QUICK = Plan(
     sizes_mb=(1, 10, 100),
     transfers=1,
     pulls=1,
+    lines=20,
 )
 SMOKE = Plan(
     name="smoke",
@@ -70,6 +74,7 @@ SMOKE = Plan(
     sizes_mb=(1, 2),
     transfers=1,
     pulls=1,
+    lines=20,
 )
 """Shows that everything works; its numbers mean nothing."""
 

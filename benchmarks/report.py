@@ -103,7 +103,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
     bar = ""
     if figure.bar is not None:
         bar = str(figure.bar)
-        if figure.bar.judged is Judged.MEDIAN:
+        if figure.bar.judged is not Judged.RATIO:
             bar = f"{bar} {figure.unit}"
     return (
         figure.name,

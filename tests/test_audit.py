@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, connections, transaction
 from django.test import Client
-from django.urls import path
 
 from executions import audit, hosts, services
 from executions.actor import Actor
@@ -29,8 +27,6 @@ from executions.audit.verification import Verification
 from executions.models import Execution
 from filestore import services as filestore
 from tests.test_services import request as run_request
-
-urlpatterns = [path("admin/", admin.site.urls)]
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -319,7 +315,6 @@ def test_a_run_is_written_down_with_its_row(anonymous: User) -> None:
     assert len(entries(audit.Verb.RUN_SUBMITTED)) == Execution.objects.count() == 1
 
 
-@pytest.mark.urls(__name__)
 def test_logins_and_logouts_are_written_down() -> None:
     root = get_user_model().objects.create_superuser("root", password="s3cret-word")
     client = Client(REMOTE_ADDR="192.0.2.9")
@@ -356,7 +351,6 @@ def test_a_name_that_no_column_takes_is_counted_all_the_same() -> None:
     assert Failure.objects.get().username.startswith("\ufffdxxx")
 
 
-@pytest.mark.urls(__name__)
 def test_what_changes_who_may_do_what_is_written_down_with_who_did_it() -> None:
     root = get_user_model().objects.create_superuser("root", password="x")
     client = Client(REMOTE_ADDR="192.0.2.9")
@@ -400,7 +394,6 @@ def test_a_download_is_written_down_and_whose_file_it_was(
 # ── The admin ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.urls(__name__)
 def test_the_log_is_read_in_the_admin_and_not_touched(
     django_assert_max_num_queries: Any,
 ) -> None:
@@ -429,7 +422,6 @@ def test_the_log_is_read_in_the_admin_and_not_touched(
     assert Entry.objects.filter(pk=entry.pk).exists()
 
 
-@pytest.mark.urls(__name__)
 def test_without_the_permission_nobody_reads_it() -> None:
     client = Client()
     client.force_login(get_user_model().objects.create_user("eve", is_staff=True))
