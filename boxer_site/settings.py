@@ -225,6 +225,7 @@ INSTALLED_APPS = [
     "executions.administration",
     "executions.quotas",
     "executions.idempotency",
+    "executions.history",
 ]
 MIDDLEWARE = [
     "boxer_site.middleware.ClientAddress",

@@ -18,6 +18,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("openapi.yaml", docs.YAMLDocument.as_view({"get": "retrieve"}), name="openapi-yaml"),
     path("swagger", docs.SwaggerPage.as_view(), name="swagger"),
     path("", include("executions.accounts.urls")),
+    path("", include("executions.history.urls")),
     path("api/v1/", include("executions.accounts.api.urls")),
     # One way in and out, throttled: the admin's own would be another.
     path("admin/login/", LOGIN),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
 if TYPE_CHECKING:
+    from django.http import HttpRequest
     from rest_framework.request import Request
 
 
@@ -17,10 +18,11 @@ class Actor:
     """Where the request came from; empty for a command on this machine."""
 
     @classmethod
-    def of(cls, request: "Request") -> Self:
+    def of(cls, request: "Request | HttpRequest") -> Self:
         return cls(
             user_id=cast(int, request.user.pk),
             username=request.user.get_username(),
-            token=str(getattr(request.auth, "name", "") or ""),
+            # A page's request has no `auth`: a session carries no token.
+            token=str(getattr(getattr(request, "auth", None), "name", "") or ""),
             address=request.META.get("REMOTE_ADDR", ""),
         )

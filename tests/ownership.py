@@ -35,6 +35,7 @@ class Asked:
     found: int = 200
     params: dict[str, str] | None = None
     json: dict[str, Any] | None = None
+    form: dict[str, str] | None = None
     refused: int = 404
     page: bool = False
     """Of the pages: asked by a browser that is logged in. Others are asked by token as well."""
@@ -90,6 +91,20 @@ OWNED: dict[str, Callable[[Belongings], list[Asked]]] = {
     f"{_RUN}files/": _of_run("GET", "files/"),
     f"{_RUN}files.zip": _of_run("GET", "files.zip"),
     f"{_RUN}files/<path:path>": _of_run("GET", "files/left.txt"),
+    "/runs/<str:exec_id>/": lambda mine: [
+        Asked("GET", f"/runs/{mine.exec_id}/", found=404, page=True)
+    ],
+    "/runs/change": lambda mine: [
+        # Its owner has deleted it by the API by then.
+        Asked(
+            "POST",
+            "/runs/change",
+            form={"run": mine.exec_id, "change": change, "sure": "yes"},
+            found=404,
+            page=True,
+        )
+        for change in ("cancel", "delete", "rerun")
+    ],
     "/api/v1/tokens/<int:token_id>/": lambda mine: [
         Asked("DELETE", f"/api/v1/tokens/{mine.token_id}/", found=204, destroys=True)
     ],
@@ -112,6 +127,9 @@ class Listed:
 LISTS = {
     "/api/v1/tokens/": Listed(lambda mine: mine.token_name),
     "/account/": Listed(lambda mine: mine.token_name, page=True),
+    "/runs/": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
+    "/runs/export.csv": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
+    "/runs/export.jsonl": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
     "/api/v1/executions/": Listed(lambda mine: mine.exec_id, all_for_staff=True),
 }
 

@@ -22,6 +22,7 @@ LAYERS = {
     "management": 5,
     "administration": 5,
     "checks": 5,
+    "history": 5,
     "cluster": 4,
     "runner": 4,
     "keeper": 4,

@@ -55,7 +55,9 @@ def theirs(accounts: dict[str, Account], busybox_reference: str) -> Belongings:
 
 
 def ask(client: httpx.Client, asked: Asked) -> httpx.Response:
-    return client.request(asked.method, asked.path, params=asked.params, json=asked.json)
+    return client.request(
+        asked.method, asked.path, params=asked.params, json=asked.json, data=asked.form
+    )
 
 
 def askers(account: Account, *, page: bool) -> Iterator[httpx.Client]:
@@ -69,7 +71,7 @@ def askers(account: Account, *, page: bool) -> Iterator[httpx.Client]:
 def reaches_nothing(response: httpx.Response, asked: Asked, theirs: Belongings) -> None:
     assert response.status_code == asked.refused, (asked, response.status_code, response.text)
     # What the request itself named may be repeated.
-    named = f"{asked.path} {asked.params} {asked.json}"
+    named = f"{asked.path} {asked.params} {asked.json} {asked.form}"
     assert [mark for mark in theirs.marks if mark in response.text and mark not in named] == []
 
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import Func, QuerySet, TextField, Value
+from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_naive
 from rest_framework.exceptions import ValidationError
-from rest_framework.request import Request
 
 from executions.api.fields import text
 from executions.models import Execution, Outcome, Status
@@ -29,15 +29,14 @@ class Page:
     next: str | None
 
 
-def page(request: Request, visible: QuerySet[Execution]) -> Page:
+def page(asked: QueryDict, visible: QuerySet[Execution]) -> Page:
     """Raises ValidationError naming the parameter."""
-    asked = request.query_params
     limit = _limit(asked.get("limit"))
     everything = visible.order_by("-pk")
     if (cursor := asked.get("cursor")) is not None:
         everything = everything.filter(pk__lt=_decoded(cursor))
     found, floor = everything, None
-    filters = _filters(request)
+    filters = _filters(asked)
     if filters:
         floor = everything.values_list("pk", flat=True)[WINDOW - 1 : WINDOW].first()
         for apply in filters:
@@ -53,8 +52,7 @@ def page(request: Request, visible: QuerySet[Execution]) -> Page:
 Filter = Callable[[QuerySet[Execution]], QuerySet[Execution]]
 
 
-def _filters(request: Request) -> list[Filter]:
-    asked = request.query_params
+def _filters(asked: QueryDict) -> list[Filter]:
     exact: dict[str, Any] = {}
     for name, choices in (("status", Status.values), ("outcome", Outcome.values)):
         if (value := asked.get(name)) is not None:

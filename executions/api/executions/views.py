@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
@@ -16,6 +16,7 @@ from executions import audit, notifications, services
 from executions.actor import Actor
 from executions.api.asynchronous import AsyncViewSet, in_kept_thread
 from executions.api.executions import schema
+from executions.api.executions.filters import Page
 from executions.api.executions.filters import page as page_of
 from executions.api.executions.serializers import (
     ExecutionRequestSerializer,
@@ -30,11 +31,25 @@ from executions.models import UNFINISHED, Execution, new_exec_id
 LONGEST_WAIT_SECS = 30
 
 
-def visible(request: Request) -> QuerySet[Execution]:
+def listed(request: Request | HttpRequest, asked: QueryDict) -> Page:
+    """A page of those that the user may see. Raises ValidationError naming the parameter."""
+    found = page_of(asked, Execution.objects.visible_to(request.user))
+    if any(execution.owner_id != request.user.pk for execution in found.results):
+        audit.record_look(
+            Actor.of(request),
+            audit.Verb.RUNS_LISTED,
+            "auth.user",
+            request.user.pk,
+            details={"query": asked.dict()},
+        )
+    return found
+
+
+def visible(request: Request | HttpRequest) -> QuerySet[Execution]:
     return Execution.objects.visible_to(request.user).select_related("owner", "rerun_of")
 
 
-def find(request: Request, exec_id: str) -> Execution:
+def find(request: Request | HttpRequest, exec_id: str) -> Execution:
     """One that the user may see. Raises NoExecution."""
     execution = visible(request).filter(exec_id=exec_id).first()
     if execution is None:
@@ -51,7 +66,7 @@ def find(request: Request, exec_id: str) -> Execution:
     return execution
 
 
-def find_own(request: Request, exec_id: str) -> Execution:
+def find_own(request: Request | HttpRequest, exec_id: str) -> Execution:
     """One that the user may do something to. Raises NoExecution, PermissionDenied."""
     user: Any = request.user
     if user.has_perm("executions.manage_all"):
@@ -90,15 +105,7 @@ class ExecutionsViewSet(AsyncViewSet):
 
     def _page(self, request: Request) -> HttpResponseBase:
         self.initial(request)
-        found = page_of(request, Execution.objects.visible_to(request.user))
-        if any(execution.owner_id != request.user.pk for execution in found.results):
-            audit.record_look(
-                Actor.of(request),
-                audit.Verb.RUNS_LISTED,
-                "auth.user",
-                request.user.pk,
-                details={"query": request.query_params.dict()},
-            )
+        found = listed(request, request.query_params)
         return Response({"results": _all_told(found.results), "next": found.next})
 
     @schema.detail
