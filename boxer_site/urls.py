@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from boxer_site import docs
 from executions.accounts.urls import LOGIN, LOGOUT
+from executions.administration.views import overview
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("executions.api.urls")),
@@ -23,6 +24,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     # One way in and out, throttled: the admin's own would be another.
     path("admin/login/", LOGIN),
     path("admin/logout/", LOGOUT),
+    path("admin/overview/", admin.site.admin_view(overview), name="admin-overview"),
     path("admin/", admin.site.urls),
     path("redoc", docs.RedocPage.as_view(), name="redoc"),
 ]

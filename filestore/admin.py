@@ -1,5 +1,6 @@
 """Who stored what, for reading; the only change is deleting, and that is the service's."""
 
+import re
 from typing import Any
 
 from django.contrib import admin
@@ -9,6 +10,9 @@ from django.http import HttpRequest
 from filestore import services
 from filestore.admin_base import ReadOnlyAdmin
 from filestore.models import Blob, StoredFile
+
+LEFT_BY_A_RUN = re.compile(r"output/boxer-[0-9a-f]{20}/")
+"""A directory that an index of its own finds."""
 
 
 @admin.register(StoredFile)
@@ -21,6 +25,13 @@ class StoredFileAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredFile]:
         return StoredFile.objects.visible_to(request.user).order_by(*self.ordering)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[StoredFile], search_term: str
+    ) -> tuple[QuerySet[StoredFile], bool]:
+        if LEFT_BY_A_RUN.fullmatch(search_term.strip()):
+            return StoredFile.objects.left_by_run(search_term.strip()) & queryset, False
+        return super().get_search_results(request, queryset, search_term)
 
     @admin.display(description="bytes")
     def size(self, stored: StoredFile) -> int:

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from executions import hosts, services
-from executions.administration import periods
+from executions.administration import figures, periods
 from executions.audit.models import Entry
 from executions.models import Execution, Status, WorkerHost
 from executions.services import Ending
@@ -255,3 +255,35 @@ def test_hosts_say_whether_they_live_and_what_they_run(
     assert "silent" in text(client, f"{HOSTS}{HOST}/change/")
     hosts.stopped(host_id=HOST)
     assert '<td class="field-state">stopped</td>' in text(client, HOSTS)
+
+
+# ── The overview ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_overview_says_what_waits_ended_and_lives(
+    client: Client, submit: Callable[..., str]
+) -> None:
+    old = finished(submit())
+    Execution.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(hours=2))
+    finished(submit())
+    services.withdraw(exec_id=submit())
+    submit()
+    [exited] = [one for one in figures.ended(timezone.now()) if one.name == "exited"]
+    [cancelled] = [one for one in figures.ended(timezone.now()) if one.name == "cancelled"]
+    assert (str(cancelled.hour), str(cancelled.day)) == ("1", "1")
+    assert (exited.hour.value, exited.day.value) == (1, 2)
+    page = text(client, "/admin/overview/")
+    assert "runs that wait" in page
+    assert "of 2 that started (0%) had a sandbox from the pool" in page
+    assert "here</a>" in page
+    assert "none has ever started" not in page
+    WorkerHost.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
+    assert "no worker host is alive" in text(client, "/admin/overview/")
+
+
+def test_figures_stop_counting(submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "COUNTED", 2)
+    for _ in range(3):
+        submit()
+    assert str(figures.waiting().number) == "2 or more"
+    assert figures.latest().times[0].p50 is None

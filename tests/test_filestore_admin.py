@@ -76,3 +76,12 @@ def test_deleting_a_file_takes_its_contents_along(
     assert not StoredFile.objects.exists()
     assert not Blob.objects.exists()
     assert not disk.objects()
+
+
+def test_what_a_run_left_is_found_by_its_directory(client: Client, stored: StoredFile) -> None:
+    directory = f"output/boxer-{'a' * 20}/"
+    source = io.BytesIO(b"left")
+    services.store(owner_id=stored.owner_id, path=f"{directory}x.txt", source=source)
+    page = client.get("/admin/filestore/storedfile/", {"q": directory}).content.decode()
+    assert f"{directory}x.txt" in page
+    assert "a/&lt;b&gt;.txt" not in page
