@@ -226,6 +226,7 @@ INSTALLED_APPS = [
     "executions.quotas",
     "executions.idempotency",
     "executions.history",
+    "executions.batches",
 ]
 MIDDLEWARE = [
     "boxer_site.middleware.ClientAddress",

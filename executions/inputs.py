@@ -47,6 +47,7 @@ def hold_again(*, earlier_id: int, execution_id: int) -> None:
             sha256=row.sha256,
             size=row.size,
             blob_id=row.blob_id,
+            built=row.built,
         )
         for row in rows
     )
@@ -59,7 +60,12 @@ def release_inputs(execution: Execution) -> None:
     """
     if execution.persist:
         return
-    held = execution.inputs.exclude(blob=None).order_by("pk").values_list("path", "blob_id")
+    held = (
+        execution.inputs.filter(built=False)
+        .exclude(blob=None)
+        .order_by("pk")
+        .values_list("path", "blob_id")
+    )
     for path, blob_id in held:
         filestore.unlink(
             owner_id=execution.owner_id,

@@ -9,6 +9,7 @@ from django.db import Error, connections
 
 from executions import hosts, services, workers
 from executions.audit import keeping
+from executions.batches import queueing
 from executions.callbacks import services as callbacks
 from executions.cluster.primitives import PipeEvent
 from executions.events import services as events
@@ -30,6 +31,7 @@ OVERDUE_SECS = 1.0
 AUDIT_SECS = 1.0
 CALLBACK_SECS = 1.0
 INVENTORY_SECS = 2.0
+BATCHES_SECS = 0.5
 GARBAGE_SECS = 60.0
 
 
@@ -55,6 +57,7 @@ class Keeper:
             (GARBAGE_SECS, hosts.forget_old),
             (GARBAGE_SECS, events.forget_ended),
             (GARBAGE_SECS, idempotency.forget_old),
+            (BATCHES_SECS, queueing.advance),
             (GARBAGE_SECS, image_store().clear_leftovers),
         ]
 

@@ -200,6 +200,9 @@ class ExecutionInput(models.Model):
     sha256 = models.CharField(max_length=64)
     size = models.PositiveBigIntegerField(help_text="Bytes.")
     blob = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT)
+    built = models.BooleanField(
+        default=False, help_text="Left by another run, not by its owner: it can be executed."
+    )
 
     def __str__(self) -> str:
         return self.path

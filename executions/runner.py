@@ -293,7 +293,9 @@ def _inputs(execution: Execution) -> list[InputFile]:
         return []
     rows = execution.inputs.select_related("blob").order_by("pk")
     return [
-        InputFile(row.path, partial(filestore.open_blob, blob=row.blob)) for row in rows if row.blob
+        InputFile(row.path, partial(filestore.open_blob, blob=row.blob), row.built)
+        for row in rows
+        if row.blob
     ]
 
 

@@ -20,10 +20,11 @@ class Belongings:
     output_path: str
     token_id: int
     token_name: str
+    batch_id: str
 
     @property
     def marks(self) -> tuple[str, ...]:
-        return (self.exec_id, self.path, self.content, self.token_name)
+        return (self.exec_id, self.path, self.content, self.token_name, self.batch_id)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ def _run_itself(mine: Belongings) -> list[Asked]:
     return [*_of_run("GET", "")(mine), *_of_run("DELETE", "", 204)(mine)]
 
 
+def _create_batch(mine: Belongings) -> list[Asked]:
+    run = {"image": "boxer.invalid/none", "cmd": ["true"], "files": [mine.path], "persist": True}
+    return [Asked("POST", "/api/v1/batches/", json={"runs": [run]}, found=202, refused=400)]
+
+
+def _of_batch(method: str, below: str, found: int = 200) -> Callable[[Belongings], list[Asked]]:
+    return lambda mine: [Asked(method, f"/api/v1/batches/{mine.batch_id}/{below}", found=found)]
+
+
+_BATCH = "/api/v1/batches/<str:batch_id>/"
 _RUN = "/api/v1/executions/<str:exec_id>/"
 
 OWNED: dict[str, Callable[[Belongings], list[Asked]]] = {
@@ -83,6 +94,10 @@ OWNED: dict[str, Callable[[Belongings], list[Asked]]] = {
     "/api/v1/executions/<slug:exec_id>/receipt/": _of_run("GET", "receipt/"),
     "/api/v1/executions/": _create,
     _RUN: _run_itself,
+    "/api/v1/batches/": _create_batch,
+    _BATCH: _of_batch("GET", ""),
+    f"{_BATCH}cancel/": _of_batch("POST", "cancel/", 409),
+    f"{_BATCH}results/": _of_batch("GET", "results/"),
     f"{_RUN}cancel/": _of_run("POST", "cancel/", 409),
     f"{_RUN}rerun/": _of_run("POST", "rerun/", 202),
     f"{_RUN}stdout/": _of_run("GET", "stdout/"),
@@ -130,6 +145,7 @@ LISTS = {
     "/runs/": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
     "/runs/export.csv": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
     "/runs/export.jsonl": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
+    "/api/v1/batches/": Listed(lambda mine: mine.batch_id, all_for_staff=True),
     "/api/v1/executions/": Listed(lambda mine: mine.exec_id, all_for_staff=True),
 }
 

@@ -43,6 +43,7 @@ LAYERS = {
     "image_policy": 3,
     "quotas": 3,
     "idempotency": 3,
+    "batches": 3,
     "admission": 3,
     "actor": 1,
     "errors": 1,

@@ -44,6 +44,11 @@ STATUSES = {
     ("get", "/api/v1/image-rules/"): {200, 403, 405, 406, 500, 503},
     ("post", "/api/v1/image-rules/"): {201, 400, 403, 405, 406, 413, 415, 500, 503},
     ("delete", "/api/v1/image-rules/{rule_id}/"): {204, 403, 404, 405, 406, 500, 503},
+    ("get", "/api/v1/batches/"): {200, 400, 405, 406, 500, 503},
+    ("post", "/api/v1/batches/"): {*(202, 400, 403, 405, 406, 409, 413, 415, 422, 429, 500, 503)},
+    ("get", "/api/v1/batches/{batch_id}/"): {200, 404, 405, 406, 500, 503},
+    ("post", "/api/v1/batches/{batch_id}/cancel/"): {202, 403, 404, 405, 406, 409, 500, 503},
+    ("get", "/api/v1/batches/{batch_id}/results/"): {200, 400, 404, 405, 406, 500, 503},
     ("get", "/api/v1/executions/"): {200, 400, 405, 406, 500, 503},
     ("post", "/api/v1/executions/"): {
         *(202, 400, 403, 405, 406, 409, 413, 415, 422, 429, 500, 503)
@@ -73,6 +78,7 @@ STATUSES = {
     ("post", "/run"): {200, 400, 403, 405, 406, 408, 409, 413, 415, 422, 429, 500, 503, 507},
 }
 COMPONENTS = {
+    *("Batch", "BatchPage", "BatchRequest", "BatchResult", "BatchRun", "BatchTemplate"),
     "Receipt",
     "ReceiptKey",
     "ReceiptSignature",

@@ -43,9 +43,13 @@ def belongings(account: Account, image: str) -> Belongings:
         name = f"token-{uuid.uuid4()}"
         token = client.post("/api/v1/tokens/", json={"name": name})
         assert token.status_code == 201, token.text
+        made = client.post("/api/v1/batches/", json={"runs": [{"image": image, "cmd": ["true"]}]})
+        assert made.status_code == 202, made.text
+        batch_id = made.json()["batch_id"]
+        assert client.get(f"/api/v1/batches/{batch_id}/results/").status_code == 200
     exec_id = ran.json()["exec_id"]
     output = f"output/{exec_id}/left.txt"
-    return Belongings(exec_id, path, content, output, token.json()["id"], name)
+    return Belongings(exec_id, path, content, output, token.json()["id"], name, batch_id)
 
 
 @pytest.fixture(scope="module")

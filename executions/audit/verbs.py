@@ -23,6 +23,9 @@ class Verb(StrEnum):
     RUN_REPEATED = "run_repeated"
     RUN_DELETED = "run_deleted"
     RUN_REVIEWED = "run_reviewed"
+    BATCH_CANCELLED = "batch_cancelled"
+    BATCH_VIEWED = "batch_viewed"
+    BATCHES_LISTED = "batches_listed"
 
     CALLBACK_SECRET_ROTATED = "callback_secret_rotated"  # noqa: S105
 

@@ -121,7 +121,7 @@ class Rootfs:
             self._bind(place, file, number)
             return
         with file.open() as contents:
-            write_file(self.layer, place.parts, contents)
+            write_file(self.layer, place.parts, contents, executable=file.executable)
 
     def _bind(self, place: Place, file: InputFile, number: int) -> None:
         if len(self.binds) >= MOST_BINDS:
@@ -133,7 +133,7 @@ class Rootfs:
             ):
                 raise _taken(bind.destination)
         with file.open() as contents:
-            write_file(self.staged, (str(number),), contents)
+            write_file(self.staged, (str(number),), contents, executable=file.executable)
         self.binds.append(bind)
 
     def _mount(self, image: Path) -> None:
@@ -159,7 +159,12 @@ class Rootfs:
         try:
             for file in inputs:
                 with file.open() as contents:
-                    write_file(self.merged, resolve(root, file.path).parts, contents)
+                    write_file(
+                        self.merged,
+                        resolve(root, file.path).parts,
+                        contents,
+                        executable=file.executable,
+                    )
             place = resolve(root, cwd)
             if place.kind == "missing" and place.parts[0] not in MOUNT_POINTS:
                 with _directory(self.merged, place.parts):
@@ -272,7 +277,9 @@ def _directory(top: Path, parts: Sequence[str]) -> Iterator[int]:
         os.close(directory)
 
 
-def write_file(top: Path, parts: Sequence[str], contents: BinaryIO) -> None:
+def write_file(
+    top: Path, parts: Sequence[str], contents: BinaryIO, *, executable: bool = False
+) -> None:
     """A read-only file of root's, made anew: never through something that lies there."""
     with _directory(top, parts[:-1]) as directory:
         try:
@@ -281,7 +288,7 @@ def write_file(top: Path, parts: Sequence[str], contents: BinaryIO) -> None:
             raise _taken("/" + "/".join(parts)) from None
     with os.fdopen(descriptor, "wb") as copy:
         shutil.copyfileobj(contents, copy, 1 << 20)
-        os.fchmod(copy.fileno(), 0o444)
+        os.fchmod(copy.fileno(), 0o555 if executable else 0o444)
 
 
 def resolve(root: int, path: str, *, follow: bool = False) -> Place:

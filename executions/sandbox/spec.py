@@ -42,6 +42,7 @@ class InputFile:
     path: str
     open: Callable[[], BinaryIO]
     """Its contents, to be closed by whoever asked."""
+    executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

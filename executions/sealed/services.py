@@ -81,6 +81,19 @@ def _open(data: bytes, exec_id: str) -> list[str]:
     return [str(secret) for secret in secrets]
 
 
+def sealed_text(text: str) -> bytes:
+    """What is to wait in the database and may hold secrets."""
+    return _fernet().encrypt(text.encode())
+
+
+def opened_text(data: bytes) -> str:
+    """Raises SealBroken."""
+    try:
+        return _fernet().decrypt(data).decode()
+    except InvalidToken:
+        raise SealBroken("what waits can't be opened: is BOXER_SECRET_KEY the same?") from None
+
+
 @cache
 def _pattern(globs: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(glob.upper()) for glob in globs))
