@@ -19,7 +19,7 @@ CROWD = 300
 REAL_RUNS = 40
 """Of the crowd; the others' runs are made to end while they wait, since a sandbox for each would
 keep two cores busy for minutes without telling anything more about waiting."""
-ENDS = {200: ("stdout", "ended\n"), 503: ("code", "queue_timeout")}
+ENDS = {200: ("stdout", "ended\n"), 503: ("code", "cancelled")}
 CONNECTIONS = 40
 WORKERS = 8
 

@@ -62,7 +62,7 @@ async def test_a_form_without_its_token_is_refused() -> None:
 async def test_a_form_with_its_token_passes() -> None:
     client = AsyncClient(enforce_csrf_checks=True)
     await client.get("/form")
-    token = client.cookies["csrftoken"].value
+    token = client.cookies["boxer_csrf"].value
     response = await client.post("/form", {"csrfmiddlewaretoken": token})
     assert response.content == b"POST"
 

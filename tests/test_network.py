@@ -278,7 +278,12 @@ def test_rules_that_somebody_flushed_are_back_and_figures_go_on(boxer: Networked
     until(lambda: boxer.digest in boxer.rules(), "the rules are there")
     wait = f"""
 import time
-s = socket.create_connection(('{OUTSIDE}', 80), 5)
+for _ in range(10):  # the rules may be gone just then
+    try:
+        s = socket.create_connection(('{OUTSIDE}', 80), 2)
+        break
+    except OSError:
+        time.sleep(0.2)
 first = s.recv(100).decode().strip()
 time.sleep(4)
 tell([first, reach('{OUTSIDE}'), reach('{NEIGHBOUR}')])

@@ -171,10 +171,10 @@ def test_the_hosts_network_needs_a_permission(
         submit(alice, network="host")
     alice.user_permissions.add(Permission.objects.get(codename="use_host_network"))
     submit(alice, network="host")
-    submit(anonymous, network="host")
-    settings.BOXER_ANONYMOUS_HOST_NETWORK = False  # type: ignore[attr-defined]
     with pytest.raises(HostNetworkForbidden):
         submit(anonymous, network="host")
+    settings.BOXER_ANONYMOUS_HOST_NETWORK = True  # type: ignore[attr-defined]
+    submit(anonymous, network="host")
 
 
 def test_storage_is_held_to_its_quota(alice: User, bob: User) -> None:

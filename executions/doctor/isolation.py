@@ -178,7 +178,9 @@ def network_sandbox(ward: Ward) -> str:
         result = ward.run(script, network="sandbox")
         server.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            raise Broken(f"the host was reached from {server.accept()[1][0]}")
+            connection, address = server.accept()
+            connection.close()
+            raise Broken(f"the host was reached from {address[0]}")
     *reached, first, second = _said(result).split()
     if reached or {first, second} != {"lo:", "eth0:"}:
         raise Broken(f"the program reached, and has: {' '.join([*reached, first, second])}")
