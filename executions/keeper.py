@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.db import Error, connections
 
-from executions import hosts, services, workers
+from executions import hosts, retention, services, workers
 from executions.audit import keeping
 from executions.batches import queueing
 from executions.callbacks import services as callbacks
@@ -32,6 +32,7 @@ AUDIT_SECS = 1.0
 CALLBACK_SECS = 1.0
 INVENTORY_SECS = 2.0
 BATCHES_SECS = 0.5
+RETENTION_SECS = 60.0
 GARBAGE_SECS = 60.0
 
 
@@ -58,6 +59,7 @@ class Keeper:
             (GARBAGE_SECS, events.forget_ended),
             (GARBAGE_SECS, idempotency.forget_old),
             (BATCHES_SECS, queueing.advance),
+            (RETENTION_SECS, retention.retire),
             (GARBAGE_SECS, image_store().clear_leftovers),
         ]
 

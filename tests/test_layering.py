@@ -33,6 +33,7 @@ LAYERS = {
     "healing": 3,
     "cancellation": 3,
     "removal": 3,
+    "retention": 3,
     "repetition": 3,
     "events": 3,
     "inputs": 3,
