@@ -107,6 +107,14 @@ def test_what_a_run_has_printed_so_far_can_be_read(runs: Runs) -> None:
     runs.ended(exec_id)
 
 
+def test_a_stream_without_a_word_is_answered_while_the_run_goes_on(runs: Runs) -> None:
+    exec_id = runs.shell("sleep 50")
+    runs.running(exec_id)
+    assert runs.bytes_of(exec_id, "stderr").content == b""
+    assert runs.get(exec_id)["status"] == "running"
+    runs.post(exec_id, "cancel")
+
+
 def test_a_wait_that_is_over_tells_how_it_stands(runs: Runs) -> None:
     exec_id = runs.shell("sleep 50")
     assert runs.get(exec_id, wait=1)["status"] in {"queued", "pulling", "running"}

@@ -1,5 +1,6 @@
 """stdout and stderr as the bytes they are, whole or in part, also while the run goes on."""
 
+import asyncio
 from dataclasses import dataclass
 
 from django.db import connection
@@ -65,7 +66,10 @@ async def response_so_far(request: Request, execution: Execution, stream: int) -
     async with notifications.watching(execution.exec_id) as bell:
         await in_kept_thread(events.watch, execution_id=execution.pk, exec_id=execution.exec_id)
         printed, ended = await in_kept_thread(_printed, execution.pk, stream)
-        while not printed and not ended and await bell.wait(FIRST_WORD_SECS):
+        now = asyncio.get_running_loop().time
+        # One bound for all: usage, for one thing, rings the bell every second.
+        until = now() + FIRST_WORD_SECS
+        while not printed and not ended and await bell.wait(max(0.0, until - now())):
             printed, ended = await in_kept_thread(_printed, execution.pk, stream)
     if ended:
         return await in_kept_thread(response, request, execution, stream)
