@@ -109,6 +109,16 @@ OWNED: dict[str, Callable[[Belongings], list[Asked]]] = {
     "/runs/<str:exec_id>/": lambda mine: [
         Asked("GET", f"/runs/{mine.exec_id}/", found=404, page=True)
     ],
+    "/runs/new": lambda mine: [
+        Asked(
+            "POST",
+            "/runs/new",
+            form={"image": "boxer.invalid/none", "command": "true", "files": mine.path},
+            found=302,
+            refused=400,
+            page=True,
+        )
+    ],
     "/runs/change": lambda mine: [
         # Its owner has deleted it by the API by then.
         Asked(
@@ -142,6 +152,7 @@ class Listed:
 LISTS = {
     "/api/v1/tokens/": Listed(lambda mine: mine.token_name),
     "/account/": Listed(lambda mine: mine.token_name, page=True),
+    "/": Listed(lambda mine: mine.exec_id, page=True),
     "/runs/": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
     "/runs/export.csv": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),
     "/runs/export.jsonl": Listed(lambda mine: mine.exec_id, page=True, all_for_staff=True),

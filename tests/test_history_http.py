@@ -105,3 +105,25 @@ def test_the_list_is_exported_whole_and_harmless(
         refused = browser.get("/runs/export.csv", params={"status": "x"})
         assert refused.status_code == 400
     query(stack, "DELETE FROM executions_execution WHERE exec_id = ANY(%s) RETURNING 1", [*copies])
+
+
+def test_a_run_is_started_by_the_form(accounts: dict[str, Account], busybox_reference: str) -> None:
+    with accounts["carol"].browser() as browser:
+        assert browser.get("/runs/new").status_code == 200
+        form = {
+            "image": busybox_reference,
+            "command": "sh -c",
+            "script": 'read line\r\necho "$line $NAME"',
+            "stdin": "hello\r\n",
+            "env": "NAME=world\r\n",
+            "labels": "from=form",
+            "memory_mb": "64",
+        }
+        started = browser.post("/runs/new", data=form)
+        assert started.status_code == 302, started.text
+        exec_id = started.headers["Location"].split("/")[2]
+        ended(browser, exec_id)
+        assert "hello world" in browser.get(f"/runs/{exec_id}/").text
+        told = browser.get(f"/api/v1/executions/{exec_id}/").json()
+        assert (told["labels"], told["limits"]["memory_mb"]) == ({"from": "form"}, 64)
+        assert exec_id in browser.get("/").text
