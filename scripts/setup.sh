@@ -30,7 +30,7 @@ case ${1:-} in
     --dev)
         dev=true
         requirements+=(requirements-dev.txt)
-        needed+=(docker-registry=docker-registry buildah=buildah qemu-system-x86_64=qemu-system-x86 cpio=cpio tmux=tmux)
+        needed+=(docker-registry=docker-registry buildah=buildah qemu-system-x86_64=qemu-system-x86 cpio=cpio tmux=tmux chromium=chromium)
         ;;
     '') ;;
     *)
