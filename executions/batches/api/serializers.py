@@ -73,17 +73,17 @@ class BatchRequestSerializer(ClosedSerializer):
         """Each run is checked as it will be, with the template in it; errors name the run."""
         asked = self._asked()
         template = _object("template", asked.get("template", {}))
-        entrypoint = asked.get("entrypoint")
+        _check_template(template)
         build_dir = _build_dir(asked.get("build_dir", BUILD_DIR))
         cases = [_case(number, template, run) for number, run in enumerate(asked["runs"])]
-        if entrypoint is None:
+        if "entrypoint" not in asked:
             return BatchRequest(batch_id, cases)
         for number, case in enumerate(cases):
             _check_files(number, case.run.files, build_dir)
         first: dict[str, Any] = {
             name: template[name] for name in ("image", "limits") if name in template
         }
-        merged = _merged(first, _object("entrypoint", entrypoint))
+        merged = _merged(first, _object("entrypoint", asked["entrypoint"]))
         return BatchRequest(batch_id, cases, _run("entrypoint", merged), build_dir)
 
     def _asked(self) -> dict[str, Any]:
@@ -100,6 +100,13 @@ def _object(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValidationError({name: ["Must be an object."]} if name else ["Must be an object."])
     return value
+
+
+def _check_template(template: dict[str, Any]) -> None:
+    """Also what every run replaces."""
+    checked = BatchTemplateSerializer(data=template)
+    if not checked.is_valid():
+        raise ValidationError({"template": checked.errors})
 
 
 def _build_dir(value: Any) -> str:
