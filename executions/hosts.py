@@ -2,10 +2,15 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from executions import audit
+from executions.actor import Actor
+from executions.errors import Conflict
 from executions.models import WorkerHost
 
 HOST_SILENCE = timedelta(seconds=15)
@@ -34,8 +39,28 @@ def sandbox_network_lack() -> str:
     return next(filter(None, lacks), "")
 
 
-def alive(*, host_id: str) -> None:
-    WorkerHost.objects.filter(pk=host_id).update(seen_at=Now())
+_ALIVE = "UPDATE executions_workerhost SET seen_at = now() WHERE id = %s RETURNING draining"
+
+
+def alive(*, host_id: str) -> bool:
+    """Says that it lives; whether it may take what waits."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ALIVE, [host_id])
+        row = cursor.fetchone()
+    return row is None or not row[0]
+
+
+@transaction.atomic
+def drain(*, actor: Actor, host_id: UUID | str, draining: bool) -> None:
+    """Let it take no new run, or some again: it hears of it within five seconds. Raises Conflict.
+
+    Of this start of its workers alone: one that starts anew takes what there is.
+    """
+    running = WorkerHost.objects.filter(pk=host_id, stopped_at=None)
+    if not running.filter(draining=not draining).update(draining=draining):
+        raise Conflict("the host has stopped, or does so already")
+    verb = audit.Verb.HOST_DRAINED if draining else audit.Verb.HOST_RESUMED
+    audit.record(actor, verb, "executions.workerhost", host_id)
 
 
 def stopped(*, host_id: str) -> None:

@@ -64,6 +64,9 @@ class WorkerHost(models.Model):
     started_at = models.DateTimeField(auto_now_add=True)
     seen_at = models.DateTimeField(db_index=True)
     stopped_at = models.DateTimeField(null=True)
+    draining = models.BooleanField(
+        default=False, db_default=False, help_text="It takes no new run; what it runs goes on."
+    )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})"

@@ -1,13 +1,16 @@
 """Executions and hosts in the admin: found by indexes, shown as text, acted on through services."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -15,7 +18,11 @@ from django.utils import timezone
 from executions import hosts, services
 from executions.administration import figures, periods
 from executions.audit.models import Entry
+from executions.broker import ListenBroker
+from executions.cluster.primitives import PipeEvent, Rendezvous
+from executions.cluster.pusher import Pusher
 from executions.models import Execution, Status, WorkerHost
+from executions.quotas.models import Quota
 from executions.services import Ending
 from tests.test_services import ENDED, HOST, claim, host, submit
 
@@ -255,6 +262,70 @@ def test_hosts_say_whether_they_live_and_what_they_run(
     assert "silent" in text(client, f"{HOSTS}{HOST}/change/")
     hosts.stopped(host_id=HOST)
     assert '<td class="field-state">stopped</td>' in text(client, HOSTS)
+
+
+def test_a_drained_host_takes_nothing_until_it_is_to_take_runs_again(
+    client: Client, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    form = {"_selected_action": [HOST], "confirmed": "yes"}
+    said = client.post(HOSTS, {**form, "action": "drain"}, follow=True).content.decode()
+    assert "1 drained" in said
+    assert '<td class="field-state">draining</td>' in said
+    assert (
+        "1 left alone"
+        in client.post(HOSTS, {**form, "action": "drain"}, follow=True).content.decode()
+    )
+    submit()
+    with worker_and_pusher(tmp_path) as got:
+        assert not got.wait(2)
+        client.post(HOSTS, {**form, "action": "resume"})
+        assert got.wait(30)
+    verbs = Entry.objects.filter(object_id=HOST).order_by("pk").values_list("verb", flat=True)
+    assert list(verbs) == ["host_drained", "host_resumed"]
+
+
+@contextmanager
+def worker_and_pusher(directory: Path) -> Iterator[threading.Event]:
+    """Both in threads of this process; set when the worker has been given a message."""
+    stop, got = PipeEvent(), threading.Event()
+    tasks = Rendezvous(directory / "s", stop, backlog=4)
+
+    def work() -> None:
+        if tasks.message(PipeEvent()):
+            got.set()
+
+    def push() -> None:
+        try:
+            Pusher(tasks, stop, ListenBroker(), HOST).run()
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=target) for target in (work, push)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield got
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        tasks.close()
+
+
+def test_who_is_held_waits_and_what_runs_goes_on(
+    client: Client, submit: Callable[..., str]
+) -> None:
+    running = claim(submit())
+    waits = Execution.objects.get(exec_id=submit())
+    said = act(client, "hold", waits, running)
+    assert "1 owners held" in said
+    assert "1 left alone: the user is held already" in said
+    assert ListenBroker().take() is None
+    running.refresh_from_db()
+    assert running.status == Status.PULLING
+    assert Entry.objects.filter(username="root", verb="quota_created").count() == 1
+    Quota.objects.all().delete()
+    assert ListenBroker().take() is not None
 
 
 # ── The overview ─────────────────────────────────────────────────────────────────────────────────

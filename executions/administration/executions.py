@@ -41,7 +41,7 @@ class Styled:
 
 
 @admin.register(Execution)
-class ExecutionAdmin(permitted(*steps.ALL), ReadOnlyAdmin):  # type: ignore[misc]  # made there
+class ExecutionAdmin(permitted(*steps.OF_EXECUTIONS), ReadOnlyAdmin):  # type: ignore[misc]  # made there
     Media = Styled.Media
     list_display = [
         "exec_id", "created_at", "owner", "image", "command_start", "state", "exit_code",
@@ -51,7 +51,7 @@ class ExecutionAdmin(permitted(*steps.ALL), ReadOnlyAdmin):  # type: ignore[misc
     list_filter = [StatusFilter, PeriodFilter]
     search_fields = ["exec_id"]
     search_help_text = "The beginning of an id (boxer-…), or a user's name, whole."
-    actions = [action(step) for step in steps.ALL]
+    actions = [action(step) for step in steps.OF_EXECUTIONS]
     fieldsets = [
         (None, {"fields": ["exec_id", "owner", "created_at", "state", "cancel_requested_at"]}),
         ("Asked for", {"fields": [

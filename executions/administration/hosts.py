@@ -8,13 +8,15 @@ from django.db.models import Count
 from django.http import HttpRequest
 from django.utils import timezone
 
+from executions.administration import steps
+from executions.administration.confirmed import action, permitted
 from executions.hosts import HOST_SILENCE
 from executions.models import CLAIMED, Execution, WorkerHost
 from filestore.admin_base import ReadOnlyAdmin
 
 
 @admin.register(WorkerHost)
-class WorkerHostAdmin(ReadOnlyAdmin):
+class WorkerHostAdmin(permitted(*steps.OF_HOSTS), ReadOnlyAdmin):  # type: ignore[misc]
     list_display = [
         "name", "state", "seen_at", "started_at", "stopped_at", "workers", "runs_now",
         "runsc_version", "network_lack",
@@ -22,6 +24,7 @@ class WorkerHostAdmin(ReadOnlyAdmin):
     ordering = ["-seen_at"]
     search_fields = ["name__startswith"]
     search_help_text = "The beginning of a host's name."
+    actions = [action(step) for step in steps.OF_HOSTS]
     fields = [
         "id", "name", "state", "seen_at", "started_at", "stopped_at", "workers", "runs_now",
         "runsc_version", "network_lack",
@@ -52,7 +55,9 @@ class WorkerHostAdmin(ReadOnlyAdmin):
 def state_of(host: WorkerHost) -> str:
     if host.stopped_at is not None:
         return "stopped"
-    return "alive" if host.seen_at > timezone.now() - HOST_SILENCE else "silent"
+    if host.seen_at <= timezone.now() - HOST_SILENCE:
+        return "silent"
+    return "draining" if host.draining else "alive"
 
 
 def runs_by_host() -> dict[Any, int]:

@@ -1,9 +1,10 @@
-"""What staff do to chosen executions: the services of the API do it, and write it down."""
+"""What staff do to chosen executions and hosts: services do it, and write it down."""
 
-from executions import services
+from executions import hosts, services
 from executions.actor import Actor
 from executions.administration.confirmed import Step
-from executions.models import Execution
+from executions.models import Execution, WorkerHost
+from executions.quotas.holding import hold
 
 MANAGE = "executions.manage_all"
 
@@ -18,6 +19,18 @@ def _rerun(actor: Actor, execution: Execution) -> str:
 
 def _remove(actor: Actor, execution: Execution) -> None:
     services.remove(actor=actor, execution=execution)
+
+
+def _hold(actor: Actor, execution: Execution) -> None:  # noqa: ARG001 (the log asks who it is)
+    hold(user_id=execution.owner_id)
+
+
+def _drain(actor: Actor, host: WorkerHost) -> None:
+    hosts.drain(actor=actor, host_id=host.pk, draining=True)
+
+
+def _resume(actor: Actor, host: WorkerHost) -> None:
+    hosts.drain(actor=actor, host_id=host.pk, draining=False)
 
 
 CANCEL = Step(
@@ -47,4 +60,32 @@ REMOVE = Step(
     permission=MANAGE,
     work=_remove,
 )
-ALL = (CANCEL, RERUN, REMOVE)
+HOLD = Step(
+    name="hold",
+    title="Hold their owners",
+    warning="Whatever the owners of these have waiting, or submit from now on, waits; what runs "
+    "goes on. Their quota allows 0 runs at a time then: change that there to let them go on. What "
+    "it was is in the audit log.",
+    done="owners held",
+    permission="quotas.change_quota",
+    work=_hold,
+)
+DRAIN = Step(
+    name="drain",
+    title="Drain",
+    warning="They take no new run, within five seconds; what they run goes on to its end. Where no "
+    "other host is left, runs wait. It holds until it is taken back or the workers start anew.",
+    done="drained",
+    permission=MANAGE,
+    work=_drain,
+)
+RESUME = Step(
+    name="resume",
+    title="Take runs again",
+    warning="They take runs again, within five seconds.",
+    done="take runs again",
+    permission=MANAGE,
+    work=_resume,
+)
+OF_EXECUTIONS = (CANCEL, RERUN, REMOVE, HOLD)
+OF_HOSTS = (DRAIN, RESUME)

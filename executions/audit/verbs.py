@@ -29,6 +29,9 @@ class Verb(StrEnum):
 
     CALLBACK_SECRET_ROTATED = "callback_secret_rotated"  # noqa: S105
 
+    HOST_DRAINED = "host_drained"
+    HOST_RESUMED = "host_resumed"
+
     FILE_DOWNLOADED = "file_downloaded"
     FILE_DELETED = "file_deleted"
 

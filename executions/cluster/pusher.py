@@ -14,6 +14,7 @@ from executions.cluster.primitives import PipeEvent, Rendezvous, deliver
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECS = 5.0
+DRAINED_SECS = 1.0
 
 
 class Pusher:
@@ -27,12 +28,16 @@ class Pusher:
         self._broker = broker
         self._host_id = host_id
         self._seen = 0.0
+        self._takes = True
 
     def run(self) -> None:
         worker = None
         while not self._stop.is_set():
             try:
                 self._say_alive()
+                if not self._takes:
+                    self._stop.wait(DRAINED_SECS)
+                    continue
                 worker = worker or self._tasks.idle_worker(HEARTBEAT_SECS)
                 if worker is None:
                     continue
@@ -52,5 +57,5 @@ class Pusher:
 
     def _say_alive(self) -> None:
         if time.monotonic() - self._seen >= HEARTBEAT_SECS:
-            hosts.alive(host_id=self._host_id)
+            self._takes = hosts.alive(host_id=self._host_id)
             self._seen = time.monotonic()
