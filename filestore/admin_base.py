@@ -9,17 +9,18 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-_COUNTED_ROWS = 10_000
+_COUNTED_ROWS = 2_000
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # not generic at run time
-    """Counts no further than 10,000 rows: whoever looks for older ones searches."""
+    """Counts no further than 2,000 rows: whoever looks for older ones searches."""
 
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        # A slice is counted in a subquery, which ends with the slice.
-        return int(rows.order_by().values("pk")[:_COUNTED_ROWS].count())
+        # A slice is counted in a subquery, which ends with the slice. It keeps its order: without
+        # one PostgreSQL reads the table from its beginning, past whatever isn't looked for.
+        return int(rows.values("pk")[:_COUNTED_ROWS].count())
 
 
 class BoundedChangeList(ChangeList):

@@ -130,7 +130,7 @@ def test_nothing_sorts_counts_or_reads_the_whole_table(
     assert 'ORDER BY "executions_execution"."id" DESC' in rows
     assert '"left_out"' not in rows
     [counted] = [sql for sql in told if "COUNT(" in sql]
-    assert "LIMIT 10000" in counted
+    assert "LIMIT 2000" in counted
 
 
 def test_a_page_takes_as_many_queries_for_many_rows_as_for_one(

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("executions", "0008_lists")]
+    dependencies = [("executions", "0009_built_inputs")]
 
     operations = [
         migrations.AddField(
