@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 WAYS = ("bare", "cold", "warm", "input", "inputs", "output")
 """Of running one command, measured in turn."""
-PARTS = ("bursts", "throughput", "idle", "files", "pull", "events")
+PARTS = ("bursts", "throughput", "idle", "files", "pull", "events", "admin")
 NAMES = WAYS + PARTS
 
 
@@ -27,6 +27,10 @@ class Plan:
     sizes_mb: tuple[int, ...]
     transfers: int
     pulls: int
+    executions: int
+    """Rows in the table by which the admin's pages are asked for."""
+    requests: int
+    """For each of those pages."""
     lines: int
     """Printed by the run that is watched."""
 
@@ -44,6 +48,8 @@ FULL = Plan(
     sizes_mb=(1, 10, 100),
     transfers=3,
     pulls=3,
+    executions=1_000_000,
+    requests=30,
     lines=60,
 )
 QUICK = Plan(
@@ -59,6 +65,8 @@ QUICK = Plan(
     sizes_mb=(1, 10, 100),
     transfers=1,
     pulls=1,
+    executions=100_000,
+    requests=20,
     lines=20,
 )
 SMOKE = Plan(
@@ -74,6 +82,8 @@ SMOKE = Plan(
     sizes_mb=(1, 2),
     transfers=1,
     pulls=1,
+    executions=2_000,
+    requests=3,
     lines=20,
 )
 """Shows that everything works; its numbers mean nothing."""

@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from executions import audit
 from executions.actor import Actor
-from executions.errors import Conflict
 from executions.models import WorkerHost
 
 HOST_SILENCE = timedelta(seconds=15)
@@ -51,16 +50,18 @@ def alive(*, host_id: str) -> bool:
 
 
 @transaction.atomic
-def drain(*, actor: Actor, host_id: UUID | str, draining: bool) -> None:
-    """Let it take no new run, or some again: it hears of it within five seconds. Raises Conflict.
+def drain(*, actor: Actor, host_id: UUID | str, draining: bool) -> bool:
+    """Let it take no new run, or some again: it hears of it within five seconds.
 
-    Of this start of its workers alone: one that starts anew takes what there is.
+    False when it has stopped, or does so already. Of this start of its workers alone: one that
+    starts anew takes what there is.
     """
     running = WorkerHost.objects.filter(pk=host_id, stopped_at=None)
     if not running.filter(draining=not draining).update(draining=draining):
-        raise Conflict("the host has stopped, or does so already")
+        return False
     verb = audit.Verb.HOST_DRAINED if draining else audit.Verb.HOST_RESUMED
     audit.record(actor, verb, "executions.workerhost", host_id)
+    return True
 
 
 def stopped(*, host_id: str) -> None:

@@ -159,6 +159,18 @@ def test_a_name_that_does_not_exist_is_told() -> None:
     assert "'wram': must be one of" in done.stderr
 
 
+def test_the_pages_of_the_admin_are_measured_by_themselves(tmp_path: Path) -> None:
+    place, file = new_home(), tmp_path / "result.json"
+    place.chmod(0o711)  # PostgreSQL's own user goes through it
+    done = bench("--smoke", "--only", "admin", "--json", str(file), TMPDIR=str(place))
+    assert done.returncode == 0, done.stderr
+    measured = {figure["key"]: figure for figure in json.loads(file.read_text())["figures"]}
+    assert {"admin.executions", "admin.overview", "admin.one_execution"} <= set(measured)
+    assert {figure["bar"]["judged"] for figure in measured.values()} == {"p95"}
+    assert {figure["count"] for figure in measured.values()} == {SMOKE.requests}
+    assert list(place.iterdir()) == []
+
+
 def test_a_full_go_is_bounded_to_less_than_six_minutes() -> None:
     level = FULL.ramp_secs * 2 + FULL.window_secs * 2
     secs = FULL.round_secs + FULL.burst_secs + FULL.idle_secs + level * len(FULL.levels)
@@ -329,6 +341,7 @@ def expected_keys() -> set[str]:
     keys |= {f"phase.{phase}" for phase in ("queue", "pull", "start", "wall", "rest")}
     keys |= {f"throughput.{at}.{who}" for at in SMOKE.levels for who in ("bare", "service")}
     keys |= {"idle.cpu", "idle.memory", "idle.memory.sandboxes", "pull.tools", "pull.first"}
+    keys |= {"admin.executions", "admin.overview", "admin.one_execution", "admin.a_day"}
     for what in ("upload", "download"):
         keys |= {f"files.{what}.{size}" for size in SMOKE.sizes_mb}
         keys |= {f"files.{what}.{size}.growth" for size in SMOKE.sizes_mb}

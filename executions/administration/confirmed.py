@@ -22,9 +22,13 @@ MOST = 100
 """Of one action: what is more is left alone, and that is said."""
 
 
+class LeftAlone(Exception):
+    """Nothing was to be done; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is done to each chosen row. `work` raises BoxerError where it can't be."""
+    """What is done to each chosen row. `work` raises BoxerError or LeftAlone where it isn't."""
 
     name: str
     title: str
@@ -86,7 +90,7 @@ def _done(step: Step, chosen: Iterable[Any]) -> tuple[int, list[str], Counter[st
     for row in chosen:
         try:
             answer = step.work(current_actor(), row)
-        except (BoxerError, FilestoreError) as error:
+        except (BoxerError, FilestoreError, LeftAlone) as error:
             refused[str(error)] += 1
         else:
             number += 1

@@ -2,7 +2,7 @@
 
 from executions import hosts, services
 from executions.actor import Actor
-from executions.administration.confirmed import Step
+from executions.administration.confirmed import LeftAlone, Step
 from executions.models import Execution, WorkerHost
 from executions.quotas.holding import hold
 
@@ -22,15 +22,18 @@ def _remove(actor: Actor, execution: Execution) -> None:
 
 
 def _hold(actor: Actor, execution: Execution) -> None:  # noqa: ARG001 (the log asks who it is)
-    hold(user_id=execution.owner_id)
+    if not hold(user_id=execution.owner_id):
+        raise LeftAlone("the user is held already")
 
 
 def _drain(actor: Actor, host: WorkerHost) -> None:
-    hosts.drain(actor=actor, host_id=host.pk, draining=True)
+    if not hosts.drain(actor=actor, host_id=host.pk, draining=True):
+        raise LeftAlone("the host has stopped, or takes no run already")
 
 
 def _resume(actor: Actor, host: WorkerHost) -> None:
-    hosts.drain(actor=actor, host_id=host.pk, draining=False)
+    if not hosts.drain(actor=actor, host_id=host.pk, draining=False):
+        raise LeftAlone("the host has stopped, or takes runs already")
 
 
 CANCEL = Step(
