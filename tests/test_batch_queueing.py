@@ -17,8 +17,9 @@ from executions.batches import queueing, services
 from executions.batches.matching import MOST_OVERDUE, Matcher
 from executions.batches.models import Batch, HeldInput, Phase, new_batch_id
 from executions.batches.requests import BatchRequest, CaseRequest
-from executions.errors import QueueFull
+from executions.errors import QueueFull, QuotaExceeded
 from executions.models import Execution, Outcome, Status, new_exec_id
+from executions.quotas.models import Quota
 from executions.sandbox.spec import Limits
 
 HOST = str(uuid.uuid4())
@@ -145,6 +146,21 @@ def test_a_batch_that_the_queue_has_no_room_for_is_refused_whole(
     assert not Execution.objects.exists()
     assert not Batch.objects.exists()
     assert not HeldInput.objects.exists()
+
+
+@pytest.mark.parametrize("building", [True, False])
+def test_a_batch_beyond_a_quota_is_refused_whole(alice: User, owner: User, building: bool) -> None:
+    Quota.objects.create(user=alice, runs_an_hour=2)
+    asked = BatchRequest(
+        new_batch_id(), [CaseRequest(run()) for _ in range(3)], run() if building else None
+    )
+    with pytest.raises(QuotaExceeded):
+        services.submit(actor=Actor(alice.pk, "alice"), request=asked)
+    assert not Execution.objects.exists()
+    assert not Batch.objects.exists()
+    small = BatchRequest(new_batch_id(), [CaseRequest(run()), CaseRequest(run())])
+    services.submit(actor=Actor(alice.pk, "alice"), request=small)
+    assert Execution.objects.count() == 2
 
 
 def test_an_entrypoint_that_fails_or_is_removed_skips_the_cases(owner: User) -> None:
