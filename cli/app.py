@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 from cli import interrupts, terminal
-from cli.commands import account, files, images, looking, running
+from cli.commands import account, batches, files, images, looking, running
 from cli.errors import FAILED, ClientError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 for command in (
     running.run,
+    batches.batch,
     looking.ps,
     looking.logs,
     looking.cancel,
@@ -29,6 +30,7 @@ for command in (
     account.login,
 ):
     app.command()(command)
+app.command("batch-results")(batches.batch_results)
 app.add_typer(files.app, name="files")
 
 

@@ -4,7 +4,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TransferSpeedColumn,
@@ -78,6 +80,10 @@ def write_json(value: Any) -> None:
     write(f"{json.dumps(value, ensure_ascii=False, indent=2)}\n".encode(errors="replace"))
 
 
+def write_json_line(value: Any) -> None:
+    write(f"{json.dumps(value)}\n".encode())
+
+
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns, whole for grep and awk; where somebody looks, the last is cut at the edge."""
     out = console(stderr=False)
@@ -106,3 +112,25 @@ def transfers() -> Progress:
         transient=True,
         disable=not err.is_terminal,
     )
+
+
+def counting() -> Progress:
+    """A bar of how many have ended; only where somebody looks, and gone when they have."""
+    err = console(stderr=True)
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+
+
+@contextmanager
+def above(progress: Progress) -> Iterator[None]:
+    """What is written meanwhile stands where the bar was; the bar comes back beneath it."""
+    progress.live.stop()
+    yield
+    if not progress.disable:
+        progress.live.start()

@@ -77,7 +77,7 @@ def _row(execution: dict[str, Any]) -> list[str]:
         execution["outcome"] or execution["status"],
         "" if code is None else str(code),
         _shown(execution["created_at"]),
-        _secs(execution["wall_ms"]),
+        shown_secs(execution["wall_ms"]),
         execution["image"],
         " ".join(execution["cmd"]),
     ]
@@ -87,7 +87,7 @@ def _shown(moment: str) -> str:
     return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _secs(wall_ms: int | None) -> str:
+def shown_secs(wall_ms: int | None) -> str:
     return "" if wall_ms is None else f"{wall_ms / 1000:.1f} s"
 
 
