@@ -1,12 +1,13 @@
-"""Removes what ended long ago: after BOXER_RETENTION_DAYS, or what its owner's quota says."""
+"""Removes what ended: after BOXER_RETENTION_DAYS, beyond BOXER_RETENTION_RUNS, or as quotas say."""
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from executions.actor import Actor
@@ -29,14 +30,15 @@ RETIRED_BY = Actor(0, "local:retention")
 def retire() -> int:
     """Some of what is due, each in a transaction of its own; how many executions went."""
     removed = 0
-    for owner_id, before in _due_owners():
-        for execution in _oldest(owner_id, before):
+    for kept in _kept():
+        for execution in _oldest(kept):
             try:
                 remove(actor=RETIRED_BY, execution=execution)
             except NotEnded:
                 continue
             removed += 1
-        _retire_batches(owner_id, before)
+        if kept.since is not None:
+            _retire_batches(kept.owner_id, kept.since)
         if removed >= MOST_OF_A_CALL:
             break
     if removed:
@@ -44,31 +46,54 @@ def retire() -> int:
     return removed
 
 
-def _due_owners() -> Iterator[tuple[int, datetime]]:
-    """Users with executions, and the moment before which theirs go; those kept for ever aren't."""
-    usual: int = settings.BOXER_RETENTION_DAYS
-    by_quota = Quota.objects.filter(retention_days__isnull=False).exists()
-    if not (usual or by_quota):
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What of a user's stays: what ended since then, and so many of the newest (0: all)."""
+
+    owner_id: int
+    since: datetime | None
+    newest: int
+
+
+def _kept() -> Iterator[Kept]:
+    """Users with executions of which something may go."""
+    usual: tuple[int, int] = settings.BOXER_RETENTION_DAYS, settings.BOXER_RETENTION_RUNS
+    said = Q(retention_days__isnull=False) | Q(retention_runs__isnull=False)
+    by_quota = Quota.objects.filter(said).exists()
+    if not (any(usual) or by_quota):
         return
     now = timezone.now()
     theirs = Execution.objects.filter(owner_id=OuterRef("pk"))
     users = get_user_model().objects.filter(Exists(theirs)).order_by("pk")
     for user_id in users.values_list("pk", flat=True):
         terms = terms_of(user_id) if by_quota else None
-        said = terms.retention_days if terms is not None else None
-        if days := usual if said is None else said:
-            yield user_id, now - timedelta(days=days)
+        days, runs = (
+            usual_one if own is None else own
+            for usual_one, own in zip(
+                usual,
+                (terms.retention_days, terms.retention_runs) if terms else (None, None),
+                strict=True,
+            )
+        )
+        if days or runs:
+            yield Kept(user_id, now - timedelta(days=days) if days else None, runs)
 
 
-def _oldest(owner_id: int, before: datetime) -> list[Execution]:
+def _oldest(kept: Kept) -> list[Execution]:
     """Due ones among the first; those that may stay longer were submitted later."""
-    oldest = Execution.objects.filter(owner_id=owner_id).order_by("pk")[:AT_ONCE]
+    theirs = Execution.objects.filter(owner_id=kept.owner_id)
+    # The newest that is one too many, by the index of an owner's executions.
+    beyond = theirs.order_by("-pk").values_list("pk", flat=True)[kept.newest : kept.newest + 1]
+    last = next(iter(beyond), 0) if kept.newest else 0
+    oldest = theirs.order_by("pk")[:AT_ONCE]
     return [
         execution
         for execution in oldest.only("pk", "exec_id", "status", "finished_at", "owner_id")
         if execution.status not in UNFINISHED
         and execution.finished_at is not None
-        and execution.finished_at < before
+        and (
+            execution.pk <= last or (kept.since is not None and execution.finished_at < kept.since)
+        )
     ]
 
 

@@ -16,12 +16,13 @@ from rest_framework.test import APIClient
 
 from executions import hosts
 from executions import services as runs
+from executions.accounts.models import Token
 from executions.actor import Actor
 from executions.errors import IdempotencyMismatch, QueueFull
 from executions.idempotency import services
 from executions.idempotency.models import Key
 from executions.idempotency.services import Made
-from executions.image_policy.models import Prefetch
+from executions.image_policy.models import Prefetch, Rule
 from executions.models import Execution, new_exec_id
 from executions.sandbox.spec import Limits
 from tests.stack import Stack
@@ -179,6 +180,36 @@ def test_a_prefetch_is_asked_for_once(owner: User, admin_user: User) -> None:
     assert answers[1].headers["Idempotent-Replay"] == "true"
     assert answers[0].headers["Location"] == answers[1].headers["Location"]
     assert Prefetch.objects.count() == 1
+
+
+def test_a_rule_is_made_once(owner: User, admin_user: User) -> None:
+    client = APIClient()
+    client.force_authenticate(admin_user)
+    asked = {"name": "no old python", "pattern": "docker.io/library/python:2*", "action": "refuse"}
+    answers = [
+        client.post("/api/v1/image-rules/", asked, format="json", headers={"Idempotency-Key": "k"})
+        for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201], answers[1].content
+    assert answers[0].json() == answers[1].json()
+    assert Rule.objects.filter(name="no old python").count() == 1
+    again = client.post("/api/v1/image-rules/", asked, format="json")
+    assert (again.status_code, list(again.json()["fields"])) == (400, ["name"])
+
+
+def test_a_token_is_made_once_and_its_secret_told_once(owner: User, admin_user: User) -> None:
+    client = APIClient()
+    client.force_authenticate(admin_user)
+    first, second = (
+        client.post(
+            "/api/v1/tokens/", {"name": "ci"}, format="json", headers={"Idempotency-Key": "k"}
+        )
+        for _ in range(2)
+    )
+    assert (first.status_code, second.status_code) == (201, 201), second.content
+    assert first.json()["token"].startswith("boxer_")
+    assert second.json() == first.json() | {"token": None}
+    assert Token.objects.filter(user=admin_user).count() == 1
 
 
 # ── Over HTTP ──

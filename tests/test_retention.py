@@ -56,6 +56,20 @@ def left() -> set[str]:
     return set(Execution.objects.values_list("exec_id", flat=True))
 
 
+def test_so_many_stay_as_the_setting_and_a_quota_say(
+    ended: Submit, alice: User, bob: User, settings: Any
+) -> None:
+    settings.BOXER_RETENTION_RUNS = 3
+    Quota.objects.create(user=bob, retention_runs=0)
+    alices = [ended(alice, 0).exec_id for _ in range(5)]
+    bobs = {ended(bob, 0).exec_id for _ in range(5)}
+    waiting = request()
+    services.submit(actor=Actor(alice.pk, "alice"), request=waiting)
+    assert retention.retire() == 3
+    assert left() == {*alices[-2:], waiting.exec_id} | bobs
+    assert retention.retire() == 0
+
+
 def test_nothing_goes_unless_it_is_asked_for(ended: Submit, alice: User) -> None:
     ended(alice, 4000)
     assert retention.retire() == 0

@@ -60,7 +60,12 @@ class Quota(models.Model):
         help_text="How many turns where one without a weight has one.",
     )
     highest_priority = models.SmallIntegerField(null=True, blank=True)
-    retention_days = models.PositiveIntegerField(null=True, blank=True)
+    retention_days = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Ended executions go so long after their end; 0: never."
+    )
+    retention_runs = models.PositiveIntegerField(
+        null=True, blank=True, help_text="So many stay, the newest; 0: all."
+    )
 
     class Meta:
         constraints = [

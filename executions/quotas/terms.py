@@ -30,6 +30,7 @@ class Terms:
     weight: int | None = None
     highest_priority: int | None = None
     retention_days: int | None = None
+    retention_runs: int | None = None
 
     def allows_image(self, reference: str) -> bool:
         """`reference` is a normalised one."""

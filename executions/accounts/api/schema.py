@@ -7,7 +7,8 @@ from executions.accounts.api.serializers import (
     TokenRequestSerializer,
     TokensSerializer,
 )
-from executions.api.schema import failure
+from executions.api.schema import REPEATED, failure
+from executions.idempotency.api.header import PARAMETER as IDEMPOTENCY_KEY
 
 _TOKEN = {
     "id": 7,
@@ -41,6 +42,7 @@ creation = extend_schema(
     summary="Make a token",
     description="The answer shows it, and nothing ever does again. None outlives its maker.",
     request=TokenRequestSerializer,
+    parameters=[IDEMPOTENCY_KEY],
     responses={
         201: OpenApiResponse(
             NewTokenSerializer,
@@ -52,6 +54,7 @@ creation = extend_schema(
             {"error": "name: This field is required.", "code": "invalid"},
         ),
         403: _FORBIDDEN,
+        **REPEATED,
         413: failure("The request is too large", {"error": "too large", "code": "too_large"}),
         415: failure(
             "Not application/json",

@@ -28,7 +28,10 @@ class TokenSerializer(serializers.Serializer[Any]):
 
 
 class NewTokenSerializer(TokenSerializer):
-    token = serializers.CharField(help_text="Shown here and never again.")
+    token = serializers.CharField(
+        allow_null=True,
+        help_text="Shown here and never again; null for a repeated `Idempotency-Key`.",
+    )
 
 
 class TokensSerializer(serializers.Serializer[Any]):

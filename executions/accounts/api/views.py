@@ -1,5 +1,6 @@
 """Tokens by the API: one's own, made and revoked."""
 
+from collections.abc import MutableSequence
 from typing import Any
 
 from rest_framework.exceptions import NotFound, PermissionDenied
@@ -18,6 +19,7 @@ from executions.accounts.api.serializers import (
 from executions.accounts.authentication import ANONYMOUS
 from executions.accounts.models import Token
 from executions.api.parsers import StrictJSONParser
+from executions.idempotency.api.header import once
 
 
 class TokenViewSet(ViewSet):
@@ -39,6 +41,17 @@ class TokenViewSet(ViewSet):
     @schema.creation
     def create(self, request: Request) -> Response:
         """With a token, the new one ends no later than that."""
+        secrets: MutableSequence[str] = []
+        made = once(self, request, lambda: self._make(request, secrets))
+        token = Token.objects.visible_to(request.user).filter(pk=made.id).first()
+        if token is None:
+            raise made.gone()
+        # Only the first answer has it: what a repetition could be told isn't kept.
+        token.token = secrets[0] if secrets else None  # type: ignore[attr-defined]
+        headers = {"Cache-Control": "no-store"}
+        return Response(NewTokenSerializer(token).data, status=201, headers=headers)
+
+    def _make(self, request: Request, secrets: MutableSequence[str]) -> str:
         asked = TokenRequestSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         maker = request.auth if isinstance(request.auth, Token) else None
@@ -48,9 +61,8 @@ class TokenViewSet(ViewSet):
             days=asked.validated_data.get("days") or None,
             not_after=maker.expiry if maker else None,
         )
-        token.token = secret  # type: ignore[attr-defined]  # only the answer has it
-        headers = {"Cache-Control": "no-store"}
-        return Response(NewTokenSerializer(token).data, status=201, headers=headers)
+        secrets.append(secret)
+        return str(token.pk)
 
     @schema.revocation
     def destroy(self, request: Request, token_id: int) -> Response:

@@ -211,6 +211,7 @@ create_rule = extend_schema(
     ),
     request=RuleRequestSerializer,
     examples=[OpenApiExample("official", value=ASKED_RULE, request_only=True)],
+    parameters=[IDEMPOTENCY_KEY],
     responses={
         201: _found(RuleSerializer, "It is made.", RULE),
         400: failure(
@@ -222,6 +223,7 @@ create_rule = extend_schema(
             ),
         ),
         403: FORBIDDEN,
+        **REPEATED,
         **BODY,
     },
 )

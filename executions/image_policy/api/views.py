@@ -3,7 +3,7 @@
 import uuid
 from typing import Any, ClassVar
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.http import Http404
 from django.urls import reverse
 from rest_framework.exceptions import ValidationError
@@ -106,12 +106,20 @@ class RuleViewSet(_ViewSet):
 
     @schema.create_rule
     def create(self, request: Request) -> Response:
+        made = once(self, request, lambda: self._make(request))
+        rule = Rule.objects.filter(pk=made.id).first()
+        if rule is None:
+            raise made.gone()
+        return Response(RuleSerializer(rule).data, status=201)
+
+    def _make(self, request: Request) -> str:
         rule = RuleRequestSerializer(data=request.data).rule()
         try:
-            rule.save(force_insert=True)
+            with transaction.atomic():
+                rule.save(force_insert=True)
         except IntegrityError:  # somebody else's of the same name, a moment ago
             raise ValidationError({"name": ["There is a rule of that name."]}) from None
-        return Response(RuleSerializer(rule).data, status=201)
+        return str(rule.pk)
 
     @schema.delete_rule
     def destroy(self, request: Request, rule_id: int) -> Response:  # noqa: ARG002

@@ -45,6 +45,7 @@ class QuotaSerializer(serializers.Serializer[object]):
     images = serializers.ListField(child=serializers.CharField(), allow_null=True)
     weight = serializers.IntegerField(help_text="Turns where others have one.")
     retention_days = serializers.IntegerField(allow_null=True)
+    retention_runs = serializers.IntegerField(allow_null=True)
 
 
 _FREE = {"limit": None, "used": 0.0, "frees_at": None}
@@ -67,6 +68,7 @@ EXAMPLE = {
     "images": ["docker.io/library/*"],
     "weight": 1,
     "retention_days": None,
+    "retention_runs": None,
 }
 AWAY = {"error": "The service can't reach its database; try again.", "code": "unavailable"}
 
