@@ -25,6 +25,7 @@ from executions.audit.models import Entry, Failure, Head
 from executions.audit.recording import FAILURES_A_MINUTE
 from executions.audit.verification import Verification
 from executions.models import Execution
+from executions.quotas.models import Quota
 from filestore import services as filestore
 from tests.test_services import request as run_request
 
@@ -377,6 +378,27 @@ def test_what_changes_who_may_do_what_is_written_down_with_who_did_it() -> None:
     assert entry.details["is_staff"] == [False, True]
     assert entry.details["password"] == "changed"
     assert entry.username.startswith("local:"), "no request did it"
+
+
+def test_changes_of_quotas_are_written_down_with_who_made_them() -> None:
+    root = get_user_model().objects.create_superuser("root", password="x")
+    client = Client(REMOTE_ADDR="192.0.2.9")
+    client.force_login(root)
+    at = "/admin/quotas/quota/"
+    asked = {"everybody": "on", "runs_at_a_time": "3"}
+    assert client.post(f"{at}add/", asked).status_code == 302
+    quota = Quota.objects.get()
+    changed = asked | {"runs_at_a_time": "5"}
+    assert client.post(f"{at}{quota.pk}/change/", changed).status_code == 302
+    assert client.post(f"{at}{quota.pk}/delete/", {"post": "yes"}).status_code == 302
+    found = [
+        entries(verb)
+        for verb in (audit.Verb.QUOTA_CREATED, audit.Verb.QUOTA_CHANGED, audit.Verb.QUOTA_DELETED)
+    ]
+    assert [len(one) for one in found] == [1, 1, 1]
+    for [entry] in found:
+        assert (entry.username, entry.address) == ("root", "192.0.2.9")
+    assert found[1][0].details["runs_at_a_time"] == [3, 5]
 
 
 def test_a_download_is_written_down_and_whose_file_it_was(
