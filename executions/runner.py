@@ -18,13 +18,14 @@ from django.db import InterfaceError, OperationalError, connections
 from executions import notifications, services, workers
 from executions.cluster.primitives import PipeEvent
 from executions.companion import Companion
+from executions.endings import ending_of, failed
 from executions.errors import BoxerError
 from executions.host import pool_is_used, pool_socket, sandbox_host
 from executions.image_policy import prefetches, prefetching
 from executions.image_policy.enforcement import held
 from executions.image_policy.inventory import host_name
 from executions.image_store import image_store
-from executions.models import Execution, Outcome
+from executions.models import Execution
 from executions.sandbox import pool
 from executions.sandbox.images import Image, ImageStore
 from executions.sandbox.rootfs import fits
@@ -33,7 +34,6 @@ from executions.sandbox.spec import (
     End,
     InputFile,
     Limits,
-    RunResult,
     RunSpec,
     SandboxError,
 )
@@ -134,7 +134,7 @@ class Runner:
                 else:
                     _insist(partial(services.queue_again, execution=execution))
             except SystemExit:  # django-q2's TimeoutException: the task took longer than any may
-                ending = _failed("the worker gave up", "infra_error")
+                ending = failed("the worker gave up", "infra_error")
                 _insist(partial(services.finish, execution=execution, ending=ending))
                 raise
 
@@ -175,10 +175,10 @@ class Runner:
             return self._prepare_and_execute(execution, tidying)
         except (SandboxError, FilestoreError, BoxerError) as error:
             logger.warning("%s: %s", execution.exec_id, error)
-            return _failed(str(error), error.code)
+            return failed(str(error), error.code)
         except Exception as error:
             logger.exception("%s failed", execution.exec_id)
-            return _failed(type(error).__name__, "infra_error")
+            return failed(type(error).__name__, "infra_error")
 
     def _prepare_and_execute(
         self, execution: Execution, tidying: contextlib.ExitStack
@@ -254,16 +254,12 @@ class Runner:
             transcript=transcript,
         )
         if result.end is End.INTERRUPTED and self._companion.cancelled.is_set():
-            return replace(_ending(result, []), outcome=None, error="", error_code="")
+            return replace(ending_of(result, []), outcome=None, error="", error_code="")
         left_out: list[dict[str, str]] = []
         if execution.persist or execution.outputs is not None:
             sandbox.kill()
             left_out = _keep_outputs(execution, sandbox)
-        return _ending(result, left_out)
-
-
-def _failed(error: str, code: str) -> Ending:
-    return Ending(outcome=Outcome.INFRA_ERROR, error=error, error_code=code)
+        return ending_of(result, left_out)
 
 
 def _usage(sandbox: Sandbox) -> dict[str, int]:
@@ -320,43 +316,6 @@ def _is_wanted(path: str, patterns: Sequence[str] | None) -> bool:
     return any(
         fnmatch.fnmatchcase(path, pattern) or path.startswith(f"{pattern.rstrip('/')}/")
         for pattern in patterns
-    )
-
-
-_OUTCOMES = {
-    End.EXITED: Outcome.EXITED,
-    End.SIGNALLED: Outcome.SIGNALLED,
-    End.TIMED_OUT: Outcome.TIMED_OUT,
-    End.OUT_OF_MEMORY: Outcome.OUT_OF_MEMORY,
-    End.OUTPUT_LIMIT: Outcome.OUTPUT_LIMIT,
-    End.BROKEN: Outcome.INFRA_ERROR,
-    End.INTERRUPTED: Outcome.INFRA_ERROR,
-}
-
-
-def _ending(result: RunResult, left_out: list[dict[str, str]]) -> Ending:
-    traffic = result.traffic
-    error, code = "", ""
-    if result.end is End.BROKEN:
-        error, code = result.detail, "infra_error"
-    elif result.end is End.INTERRUPTED:
-        error, code = "the service was stopped while it ran", "stopped"
-    return Ending(
-        outcome=_OUTCOMES[result.end],
-        exit_code=result.exit_code,
-        signal=result.signal,
-        stdout=result.stdout,
-        stderr=result.stderr,
-        turns=result.order,
-        wall_ms=result.wall_ms,
-        cpu_ms=result.cpu_ms,
-        max_memory_bytes=result.max_memory_bytes,
-        net_sent_bytes=traffic.sent_bytes if traffic else None,
-        net_received_bytes=traffic.received_bytes if traffic else None,
-        net_refused=traffic.refused if traffic else None,
-        error=error,
-        error_code=code,
-        left_out=left_out,
     )
 
 
