@@ -241,7 +241,8 @@ def test_rules_are_made_listed_and_deleted(
     finally:
         assert api.delete(f"/api/v1/image-rules/{rule['id']}/").status_code == 204
     assert api.delete(f"/api/v1/image-rules/{rule['id']}/").status_code == 404
-    assert audited(stack, str(rule["id"])) == ["image_rule_created", "image_rule_deleted"]
+    verbs = [verb for verb in audited(stack, str(rule["id"])) if verb.startswith("image_rule_")]
+    assert verbs == ["image_rule_created", "image_rule_deleted"]
     [entry] = query(
         stack,
         "SELECT * FROM audit_entry WHERE object_id = %s AND verb = 'image_rule_created'",
