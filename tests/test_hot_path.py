@@ -79,11 +79,13 @@ def runner(house: PoolHouse, anonymous: User) -> Runner:
 
 
 def test_a_submission_takes_few_queries(house: PoolHouse, runner: Runner, anonymous: User) -> None:
-    submit(anonymous)  # the rules for images are read once in five seconds
-    with queries() as plain:
-        submit(anonymous)
+    counts = []
+    for _ in range(4):  # rules and quotas are read once in five seconds: by the first, or another
+        with queries() as plain:
+            submit(anonymous)
+        counts.append(len(plain))
     # capacity, message, row, entry of the audit log and NOTIFY
-    assert len(plain) == 1, [query["sql"] for query in plain]
+    assert sorted(counts)[:2] == [1, 1], counts
     filestore.store(owner_id=anonymous.pk, path="in.txt", source=io.BytesIO(b"x"))
     with queries() as with_file:
         submit(anonymous, "in.txt")

@@ -59,8 +59,11 @@ def test_without_persist_inputs_and_outputs_are_gone_when_the_answer_comes(
     assert download(stack, "gone/in.txt")[0] == 404
     assert download(stack, f"output/{answer['exec_id']}/copy")[0] == 404
     until(lambda: not kept(stack, b"an input of a run that doesn't persist"), "contents go")
-    inputs = "SELECT * FROM executions_executioninput WHERE path = 'gone/in.txt'"
-    [row] = query(stack, inputs)
+    inputs = """
+        SELECT input.* FROM executions_executioninput input
+        JOIN executions_execution run ON run.id = input.execution_id WHERE exec_id = %s
+    """
+    [row] = query(stack, inputs, answer["exec_id"])
     assert (row["size"], row["blob_id"]) == (38, None)
 
 
