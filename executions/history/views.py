@@ -1,5 +1,6 @@
 """Pages: the list of runs, one run, changes to some of them, and the list as a file."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -110,7 +111,7 @@ class Change(_Page):
         return redirect("runs")
 
 
-class _Export(_Page):
+class _Export(_Page, ABC):
     content_type = ""
     name = ""
 
@@ -124,8 +125,9 @@ class _Export(_Page):
         lines = self.lines(request, asked, first)
         return StreamingHttpResponse(lines, content_type=self.content_type, headers=headers)
 
+    @abstractmethod
     def lines(self, request: HttpRequest, asked: Any, first: Page) -> AsyncIterator[bytes]:
-        raise NotImplementedError
+        """The whole file, in pieces, from the first page on."""
 
 
 class ExportCSV(_Export):
